@@ -1,0 +1,146 @@
+//! The manifest: what the runtime must know about a compiled model, as JSON in the payload.
+
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// What the compiler tells the runtime. Shapes are in elements, sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub abi: u32,
+    /// Version of the compiler, as `--version` prints it.
+    pub producer: String,
+    /// The model's name: the stem of its directory or file.
+    pub name: String,
+    /// Family, as `llmc inspect` prints it: `llama`, `bert`…
+    pub family: String,
+    /// HF architecture: `LlamaForCausalLM`…
+    pub architecture: String,
+    /// Target triple of the code.
+    pub target: String,
+    pub kind: Kind,
+    /// CPU feature levels in the object, worst first: name and the features it needs, in
+    /// `std::is_x86_feature_detected!` spelling.
+    pub levels: Vec<LevelInfo>,
+    pub limits: Limits,
+    pub vocab_size: u32,
+    pub hidden_size: u32,
+    pub num_layers: u32,
+    pub parameters: u64,
+    /// Bytes of `StepCtx::arena`.
+    pub arena_bytes: u64,
+    /// Bytes of scratch for each thread.
+    pub scratch_bytes: u64,
+    /// Bytes of the packed weights, for `info`.
+    pub weight_bytes: u64,
+    /// Weight element types and how many bytes each takes, for `info`.
+    pub weight_types: BTreeMap<String, u64>,
+    pub outputs: Vec<Output>,
+    pub taps: Taps,
+    pub kv: Vec<KvClass>,
+    /// Arithmetic of activations: `f32`.
+    pub activations: String,
+    pub tokens: SpecialTokens,
+    pub generation: GenerationDefaults,
+    /// Jinja source of the chat template, where the model has one.
+    pub chat_template: Option<String>,
+    /// The tokenizer region holds a tokenizer.json; false where the model has none.
+    pub has_tokenizer: bool,
+    /// Whether `sentence_embedding` is an output, hence `embed` a task.
+    pub embeds: bool,
+    /// Longest input that the tokenizer side truncates to (encoders); 0 = `limits.max_context`.
+    pub max_input_tokens: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    #[default]
+    Decoder,
+    Encoder,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelInfo {
+    pub name: String,
+    pub features: Vec<String>,
+}
+
+/// Bounds of one step and of one sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub max_tokens: u32,
+    pub max_seqs: u32,
+    pub max_rows: u32,
+    pub max_context: u32,
+}
+
+/// A named result of the step, f32 at a fixed place of the arena, row-major with `stride` floats a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// HF's name: `logits`, `last_hidden_state`, `pooler_output`, `sentence_embedding`.
+    pub name: String,
+    pub per: Per,
+    pub width: u32,
+    pub offset: u64,
+    pub stride: u32,
+}
+
+/// What a row of an output stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// `Batch::rows`.
+    #[default]
+    Row,
+    /// Token of the step.
+    Token,
+    /// Sequence of the batch.
+    Sequence,
+}
+
+/// The residual stream at layer boundaries: HF's `hidden_states`, last one after the final norm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taps {
+    pub count: u32,
+    pub width: u32,
+    /// Floats a row.
+    pub stride: u32,
+}
+
+/// One class of KV state: layers whose pages live and die together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvClass {
+    pub name: String,
+    /// Element type: `f32`, `f16`, `bf16`.
+    pub dtype: String,
+    /// Layers in the class.
+    pub slots: u32,
+    pub kv_heads: u32,
+    /// Elements a head takes as stored (padded).
+    pub k_width: u32,
+    pub v_width: u32,
+    pub page_bytes: u64,
+    /// Sliding window in tokens; pages wholly behind it may be freed.
+    pub window: Option<u32>,
+    /// True for encoders: the pages live for one step only and one slot serves all layers.
+    pub scratch: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecialTokens {
+    pub bos: Option<u32>,
+    pub eos: Vec<u32>,
+    /// `pad_token_id` of the config, else 0.
+    pub pad: u32,
+}
+
+/// generation_config.json, as far as sampling reads it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GenerationDefaults {
+    pub do_sample: Option<bool>,
+    pub temperature: Option<f32>,
+    pub top_k: Option<u32>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+}
