@@ -77,6 +77,9 @@ pub struct Batch {
     pub kv_len: *const i32,
     /// Token indices whose rows are gathered before the head `[r]`.
     pub rows: *const i32,
+    /// 1 where the sequence counts as longer than `Manifest::rope_switch`, else 0 `[b]`. It is
+    /// the same in every step of a sequence whose cache it has filled.
+    pub long: *const i32,
 }
 
 /// Where the pages of one KV class are.

@@ -49,6 +49,17 @@ pub struct Manifest {
     pub embeds: bool,
     /// Longest input that the tokenizer side truncates to (encoders); 0 = `limits.max_context`.
     pub max_input_tokens: u32,
+    /// Strings of the special tokens under HF's names (`bos_token`, `eos_token`, `pad_token`…),
+    /// from tokenizer_config.json: the chat template may name them.
+    #[serde(default)]
+    pub special_strings: BTreeMap<String, String>,
+    /// Token types that the model tells apart; 0 where its forward takes no `token_type_ids`.
+    #[serde(default)]
+    pub type_vocab_size: u32,
+    /// Longrope: sequences of more tokens than this use the long factors for every position
+    /// (`Batch::long`); the runtime recomputes the cache of a sequence that grows past it.
+    #[serde(default)]
+    pub rope_switch: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
