@@ -1,0 +1,40 @@
+# llmc: build, test, demonstrate, measure. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LLMC := $(TARGET)/release/llmc
+
+.PHONY: help setup build test test-full demo bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## install what is missing (Debian 12; as root or through sudo)
+	@.ci/setup
+
+build: setup ## the compiler, target/release/llmc
+	cargo build --release --locked -p llmc
+	@echo "built $(LLMC)"
+
+test: setup ## formatting, lints, all tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked --no-fail-fast
+
+test-full: setup ## the same in release mode, with real models and the slow tests
+	examples/get_models.sh all-minilm-l6-v2 all-mpnet-base-v2
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	LLMC_TEST_FULL=1 cargo test --workspace --locked --no-fail-fast --release -- --include-ignored
+
+demo: build ## fetch a sentence encoder, compile it, embed; compile a Llama, generate
+	@LLMC=$(LLMC) examples/demo.sh
+
+bench: build ## sentences per second next to onnxruntime, in one run
+	@LLMC=$(LLMC) bench/run.sh
+
+clean: ## remove what was built
+	cargo clean
