@@ -1,0 +1,124 @@
+//! How the innermost extents of a tensor are stored: in segments, each padded to whole SIMD groups.
+//!
+//! A row is `count` repetitions of a group of segments, for each [`Segment`] in order. A plain row
+//! of 896 is `1 x (896)`; 14 heads of 64 that rotary positions split in halves are `14 x (32+32)`.
+//! Padding holds zeros, always. Only stage `planned` has layouts; the evaluator ignores them.
+
+use std::fmt;
+
+/// Floats in one SIMD group; every segment is padded to a multiple of it.
+pub const LANES: u32 = 16;
+
+/// `count` groups of consecutive parts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Segment {
+    pub count: u32,
+    /// Logical lengths; each is padded on its own.
+    pub parts: Vec<u32>,
+}
+
+/// The layout of a row.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Layout(pub Vec<Segment>);
+
+/// `n` rounded up to whole SIMD groups.
+pub fn padded(n: u32) -> u32 {
+    n.next_multiple_of(LANES)
+}
+
+impl Segment {
+    /// Logical elements of one group.
+    pub fn group_len(&self) -> u32 {
+        self.parts.iter().sum()
+    }
+
+    /// Stored elements of one group.
+    pub fn group_width(&self) -> u32 {
+        self.parts.iter().map(|&p| padded(p)).sum()
+    }
+}
+
+impl Layout {
+    /// A row of `len` without inner structure.
+    pub fn plain(len: u32) -> Layout {
+        Layout(vec![Segment {
+            count: 1,
+            parts: vec![len],
+        }])
+    }
+
+    /// `count` heads whose elements are stored in `parts`.
+    pub fn heads(count: u32, parts: &[u32]) -> Layout {
+        Layout(vec![Segment {
+            count,
+            parts: parts.to_vec(),
+        }])
+    }
+
+    /// This row and then that one.
+    pub fn concat(layouts: &[Layout]) -> Layout {
+        Layout(layouts.iter().flat_map(|l| l.0.iter().cloned()).collect())
+    }
+
+    /// Logical elements of a row.
+    pub fn len(&self) -> u32 {
+        self.0.iter().map(|s| s.count * s.group_len()).sum()
+    }
+
+    /// True for the layout of nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Stored elements of a row.
+    pub fn width(&self) -> u32 {
+        self.0.iter().map(|s| s.count * s.group_width()).sum()
+    }
+
+    /// For each stored element the logical one, or None for padding: `width()` entries.
+    pub fn stored(&self) -> Vec<Option<u32>> {
+        let mut out = Vec::with_capacity(self.width() as usize);
+        let mut next = 0;
+        for s in &self.0 {
+            for _ in 0..s.count {
+                for &p in &s.parts {
+                    out.extend((next..next + p).map(Some));
+                    out.extend((p..padded(p)).map(|_| None));
+                    next += p;
+                }
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, s) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" + ")?;
+            }
+            let parts: Vec<String> = s.parts.iter().map(u32::to_string).collect();
+            write!(f, "{}x({})", s.count, parts.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pads_each_part_on_its_own() {
+        let l = Layout::concat(&[Layout::heads(2, &[12, 12]), Layout::plain(16)]);
+        assert_eq!((l.len(), l.width()), (64, 80));
+        let stored = l.stored();
+        assert_eq!(
+            (stored[11], stored[12], stored[16]),
+            (Some(11), None, Some(12))
+        );
+        assert_eq!(stored.iter().flatten().count(), 64);
+        assert_eq!(l.to_string(), "2x(12, 12) + 1x(16)");
+    }
+}

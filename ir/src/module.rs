@@ -1,0 +1,321 @@
+//! The module: weights, states, functions, and what the passes have planned for them.
+
+use crate::{DType, FuncId, Layout, Op, Operand, StateId, TensorType, Type, ValueId, WeightId};
+
+/// How far a module has come; each stage has its own legality (`verify`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Stage {
+    /// As the family wrote it.
+    Model,
+    /// Fused, shared, quantised.
+    Fused,
+    /// Kernels formed, layouts chosen, memory planned.
+    Planned,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Stage; 3] = [Stage::Model, Stage::Fused, Stage::Planned];
+
+    /// The text syntax.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Model => "model",
+            Stage::Fused => "fused",
+            Stage::Planned => "planned",
+        }
+    }
+}
+
+/// Upper bounds of the symbolic extents; the lower bound is 1 (0 for `R`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dims {
+    pub n: u32,
+    pub r: u32,
+    pub b: u32,
+    pub t: u32,
+}
+
+/// A model in Transformer IR.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Module {
+    pub name: String,
+    pub stage: Stage,
+    pub dims: Dims,
+    pub weights: Vec<Weight>,
+    pub states: Vec<State>,
+    /// Layer classes first, the entry (`forward`) last.
+    pub funcs: Vec<Func>,
+    /// Bytes of the arena, once planned.
+    pub arena_bytes: Option<u64>,
+}
+
+/// A weight: its type and where its values come from, never the values.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Weight {
+    pub name: String,
+    /// Entries of the stack, one for each slot of the layer class that uses it; None: a single tensor.
+    pub slots: Option<u32>,
+    /// Type of one entry.
+    pub ty: TensorType,
+    pub source: Source,
+    /// How it is packed, once layouts are chosen.
+    pub pack: Option<Pack>,
+}
+
+/// The tensors of the checkpoint that make up a weight: their rows, one part after another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    pub parts: Vec<SourcePart>,
+}
+
+/// One tensor, or some of its rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourcePart {
+    /// Name in the checkpoint; `{layer}` stands for the absolute index of the layer.
+    pub name: String,
+    /// Rows `start..end` of the tensor; None: all.
+    pub rows: Option<(u32, u32)>,
+    /// The checkpoint holds the transpose: `[in, out]`.
+    pub transposed: bool,
+}
+
+impl Source {
+    /// The whole of one tensor.
+    pub fn tensor(name: impl Into<String>) -> Source {
+        Source {
+            parts: vec![SourcePart {
+                name: name.into(),
+                rows: None,
+                transposed: false,
+            }],
+        }
+    }
+}
+
+/// How a weight's values are stored for its kernels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pack {
+    /// A matrix in panels of 64 outputs, `[rows / 64][cols][64]`, in the weight's element type.
+    /// With `glu`, gate and up alternate in groups of 16 rows.
+    Panels {
+        rows: Layout,
+        cols: Layout,
+        glu: bool,
+    },
+    /// A table of rows in the weight's element type, each stored as `cols` says.
+    Rows { cols: Layout },
+    /// A vector, or the rows of a small table, as f32.
+    Vector { layout: Layout },
+}
+
+/// A state that outlives the step: keys and values of past tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    pub name: String,
+    /// Slots of the layer class that uses it.
+    pub slots: Option<u32>,
+    pub dtype: DType,
+    pub heads: u32,
+    pub k_dim: u32,
+    pub v_dim: u32,
+    /// Keys further behind than this are never read again.
+    pub window: Option<u32>,
+}
+
+/// A function: straight-line code over SSA values.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Func {
+    pub name: String,
+    pub params: Vec<ValueId>,
+    pub values: Vec<Value>,
+    pub body: Vec<Inst>,
+    /// What the function returns; names are HF's output names in the entry.
+    pub results: Vec<(String, ValueId)>,
+    /// A partition of `body` into kernels, in order; empty before stage `planned`.
+    pub kernels: Vec<Kernel>,
+}
+
+/// A value of a function.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Value {
+    /// Unique within the function.
+    pub name: String,
+    pub ty: Type,
+    /// Where it is stored, once planned; None for values that need no memory.
+    pub place: Option<Place>,
+}
+
+/// A value's memory in the arena.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Bytes from the arena's start to the first element.
+    pub at: u64,
+    /// Floats from one row to the next.
+    pub stride: u32,
+    pub layout: Layout,
+}
+
+/// An instruction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Inst {
+    pub op: Op,
+    pub operands: Vec<Operand>,
+    pub results: Vec<ValueId>,
+}
+
+/// Consecutive instructions that run without a barrier between them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kernel {
+    pub name: String,
+    /// Number of instructions.
+    pub len: u32,
+}
+
+impl Module {
+    /// An empty module at stage `model`.
+    pub fn new(name: impl Into<String>, dims: Dims) -> Module {
+        Module {
+            name: name.into(),
+            stage: Stage::Model,
+            dims,
+            weights: Vec::new(),
+            states: Vec::new(),
+            funcs: Vec::new(),
+            arena_bytes: None,
+        }
+    }
+
+    /// Adds a weight; its name must be new (the verifier checks).
+    pub fn add_weight(&mut self, weight: Weight) -> WeightId {
+        self.weights.push(weight);
+        WeightId(self.weights.len() as u32 - 1)
+    }
+
+    /// Adds a state.
+    pub fn add_state(&mut self, state: State) -> StateId {
+        self.states.push(state);
+        StateId(self.states.len() as u32 - 1)
+    }
+
+    /// The function called `name`.
+    pub fn func(&self, name: &str) -> Option<FuncId> {
+        self.funcs
+            .iter()
+            .position(|f| f.name == name)
+            .map(|i| FuncId(i as u32))
+    }
+
+    /// The entry: `forward`.
+    pub fn entry(&self) -> Option<&Func> {
+        self.funcs.iter().find(|f| f.name == ENTRY)
+    }
+
+    /// The layers in order: class and slot, as the entry's `repeat` lists them.
+    pub fn layers(&self) -> &[(String, u32)] {
+        self.entry()
+            .into_iter()
+            .flat_map(|f| &f.body)
+            .find_map(|inst| match &inst.op {
+                Op::Repeat(r) => Some(r.layers.as_slice()),
+                _ => None,
+            })
+            .unwrap_or(&[])
+    }
+
+    /// The absolute index of the first layer that uses slot `slot` of `class`.
+    pub fn layer_of(&self, class: &str, slot: u32) -> Option<u32> {
+        self.layers()
+            .iter()
+            .position(|(c, s)| c == class && *s == slot)
+            .map(|i| i as u32)
+    }
+
+    /// The layer class that uses a weight; None for weights of the entry.
+    pub fn class_of_weight(&self, weight: WeightId) -> Option<&str> {
+        self.funcs
+            .iter()
+            .find(|f| {
+                f.name != ENTRY
+                    && f.body
+                        .iter()
+                        .any(|i| i.operands.contains(&Operand::Weight(weight)))
+            })
+            .map(|f| f.name.as_str())
+    }
+
+    /// Upper bound of a symbolic extent.
+    pub fn bound(&self, sym: crate::Sym) -> u32 {
+        match sym {
+            crate::Sym::N => self.dims.n,
+            crate::Sym::R => self.dims.r,
+            crate::Sym::B => self.dims.b,
+            crate::Sym::T => self.dims.t,
+        }
+    }
+}
+
+/// Name of the entry function.
+pub const ENTRY: &str = "forward";
+
+impl Func {
+    /// The value's data.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// The value's type.
+    pub fn ty(&self, id: ValueId) -> &Type {
+        &self.values[id.index()].ty
+    }
+
+    /// Index of the instruction that defines the value; None for parameters.
+    pub fn def(&self, id: ValueId) -> Option<usize> {
+        self.body.iter().position(|i| i.results.contains(&id))
+    }
+
+    /// Indices of the instructions that read the value.
+    pub fn users(&self, id: ValueId) -> Vec<usize> {
+        (0..self.body.len())
+            .filter(|&i| self.body[i].operands.contains(&Operand::Value(id)))
+            .collect()
+    }
+
+    /// Whether the function returns the value.
+    pub fn returns(&self, id: ValueId) -> bool {
+        self.results.iter().any(|(_, v)| *v == id)
+    }
+
+    /// Reads `to` wherever `from` was read or returned.
+    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
+        for inst in &mut self.body {
+            for o in &mut inst.operands {
+                if *o == Operand::Value(from) {
+                    *o = Operand::Value(to);
+                }
+            }
+        }
+        for (_, v) in &mut self.results {
+            if *v == from {
+                *v = to;
+            }
+        }
+    }
+
+    /// A new value whose name starts with `hint`.
+    pub fn new_value(&mut self, hint: &str, ty: Type) -> ValueId {
+        let taken = |name: &str| self.values.iter().any(|v| v.name == name);
+        let mut name = hint.to_string();
+        let mut n = 1;
+        while taken(&name) {
+            name = format!("{hint}.{n}");
+            n += 1;
+        }
+        self.values.push(Value {
+            name,
+            ty,
+            place: None,
+        });
+        ValueId(self.values.len() as u32 - 1)
+    }
+}

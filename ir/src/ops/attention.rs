@@ -1,0 +1,172 @@
+//! `attention %q, %view, [@bias,] %step {…}` or `attention %q, %k, %v, [@bias,] %step {…}`: scores,
+//! bias, softcap, mask, softmax and mix as one op. `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`.
+//!
+//! Query head h reads key and value head h / kv_group. With `%k, %v` of `[N, H, D]` the keys are
+//! those of this step alone, each sequence its own (encoders); with `[B, T, H, D]` they are what
+//! `kv_read` gave (`share-kv-heads` turns that into the view).
+
+use crate::{
+    Mask, OpDef, OperandType, Type,
+    attr::{AttrReader, AttrValue, Attrs, short},
+    op::Operands,
+};
+
+/// T5's relative position buckets (HF `T5Attention._relative_position_bucket`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RelativeBias {
+    pub buckets: u32,
+    pub max_distance: u32,
+    pub bidirectional: bool,
+}
+
+impl RelativeBias {
+    /// The bucket of `relative` = key position − query position.
+    pub fn bucket(&self, relative: i64) -> u32 {
+        let mut buckets = self.buckets;
+        let mut first = 0;
+        let distance = if self.bidirectional {
+            buckets /= 2;
+            if relative > 0 {
+                first = buckets;
+            }
+            relative.unsigned_abs()
+        } else {
+            (-relative).max(0) as u64
+        };
+        let exact = buckets / 2;
+        if distance < u64::from(exact) {
+            return first + distance as u32;
+        }
+        // In f32, as HF computes it: the boundaries of the buckets depend on it.
+        let ratio = (distance as f32 / exact as f32).ln()
+            / (self.max_distance as f64 / exact as f64).ln() as f32;
+        let far = exact + (ratio * (buckets - exact) as f32) as u32;
+        first + far.min(buckets - 1)
+    }
+
+    pub(super) fn attrs(&self) -> Attrs {
+        Attrs::new()
+            .int("buckets", self.buckets)
+            .int("max_distance", self.max_distance)
+            .flag("bidirectional", self.bidirectional)
+    }
+
+    pub(super) fn from_attrs(attrs: &mut AttrReader) -> Result<Self, String> {
+        let bias = RelativeBias {
+            buckets: attrs.u32("buckets")?,
+            max_distance: attrs.u32("max_distance")?,
+            bidirectional: attrs.flag("bidirectional")?,
+        };
+        if bias.buckets < 4 || bias.buckets > 1 << 16 || bias.max_distance <= bias.buckets / 2 {
+            return Err(format!(
+                "{} buckets up to a distance of {} are no bucketing",
+                bias.buckets, bias.max_distance
+            ));
+        }
+        Ok(bias)
+    }
+}
+
+/// Tiles of flash attention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flash {
+    pub block_q: u32,
+    pub block_kv: u32,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attention {
+    /// Query heads that share a key and value head: 1 is MHA, all of them MQA, else GQA.
+    pub kv_group: u32,
+    pub mask: Mask,
+    pub scale: f32,
+    /// cap · tanh(s / cap) on the scores, before the mask.
+    pub softcap: Option<f32>,
+    pub bias: Option<RelativeBias>,
+    /// Tiling, once chosen.
+    pub schedule: Option<Flash>,
+}
+
+impl OpDef for Attention {
+    const NAME: &'static str = "attention";
+
+    fn attrs(&self) -> Attrs {
+        let schedule = self.schedule.map(|s| {
+            let a = Attrs::new().int("block_q", s.block_q).int("block_kv", s.block_kv);
+            AttrValue::Struct("flash".into(), a)
+        });
+        let bias = self.bias.map(|b| AttrValue::Struct("relative".into(), b.attrs()));
+        Attrs::new()
+            .int("kv_group", self.kv_group)
+            .with("mask", AttrValue::Mask(self.mask.clone()))
+            .float("scale", self.scale)
+            .with_some("softcap", self.softcap.map(|c| AttrValue::Float(short(c))))
+            .with_some("bias", bias)
+            .with_some("schedule", schedule)
+    }
+
+    fn from_attrs(attrs: &mut AttrReader) -> Result<Self, String> {
+        let schedule = match attrs.opt_struct("schedule")? {
+            None => None,
+            Some((name, mut a)) if name == "flash" => {
+                let s = Flash { block_q: a.u32("block_q")?, block_kv: a.u32("block_kv")? };
+                a.finish()?;
+                Some(s)
+            }
+            Some((name, _)) => return Err(format!("unknown schedule `{name}`")),
+        };
+        let bias = match attrs.opt_struct("bias")? {
+            None => None,
+            Some((name, mut a)) if name == "relative" => {
+                let b = RelativeBias::from_attrs(&mut a)?;
+                a.finish()?;
+                Some(b)
+            }
+            Some((name, _)) => return Err(format!("unknown bias `{name}`")),
+        };
+        Ok(Attention {
+            kv_group: attrs.u32("kv_group")?,
+            mask: attrs.mask("mask")?,
+            scale: attrs.float("scale")?,
+            softcap: attrs.opt_float("softcap")?,
+            bias,
+            schedule,
+        })
+    }
+
+    fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String> {
+        let mut o = Operands::new(operands);
+        let q = o.f32("q", 3)?;
+        let heads = q.dims[1].fixed().ok_or_else(|| format!("q is {q}, heads unknown"))?;
+        let (kv_heads, k_dim, v_dim) = match o.value("keys")? {
+            Type::KvView { heads, k_dim, v_dim } => (*heads, *k_dim, *v_dim),
+            k => {
+                let dims = |t: &Type| match t.tensor().map(|t| t.dims.as_slice()) {
+                    Some(&[n, h, d]) if n == q.dims[0] => h.fixed().zip(d.fixed()),
+                    Some(&[_, _, h, d]) => h.fixed().zip(d.fixed()),
+                    _ => None,
+                };
+                let v = o.value("v")?;
+                match dims(k).zip(dims(v)) {
+                    Some(((hk, dk), (hv, dv))) if hk == hv => (hk, dk, dv),
+                    _ => return Err(format!("k is {k} and v is {v}, expected heads of {q}")),
+                }
+            }
+        };
+        if self.bias.is_some() {
+            o.weight("bias", &[self.bias.map_or(0, |b| b.buckets), heads])?;
+        }
+        o.step()?;
+        o.end()?;
+        if q.dims[2].fixed() != Some(k_dim) {
+            return Err(format!("q is {q}, keys have {k_dim} elements"));
+        }
+        if kv_heads.checked_mul(self.kv_group) != Some(heads) {
+            return Err(format!(
+                "{heads} query heads, expected kv_group {} × {kv_heads} key heads",
+                self.kv_group
+            ));
+        }
+        Ok(vec![Type::f32(&[q.dims[0], q.dims[1], v_dim.into()])])
+    }
+}

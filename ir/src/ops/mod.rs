@@ -1,0 +1,89 @@
+//! The closed set of ops: one file each, gathered by `ops!`.
+//!
+//! A new op does not compile until printing, evaluation and lowering have decided about it: no
+//! match on [`Op`] has a wildcard where the op's meaning matters.
+
+use crate::{
+    OpDef, OperandType, Type,
+    attr::{AttrReader, Attrs},
+};
+
+macro_rules! ops {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        $(mod $module; pub use $module::$name;)*
+
+        /// An op with its attributes.
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Op { $($name($name)),* }
+
+        $(impl From<$name> for Op { fn from(op: $name) -> Op { Op::$name(op) } })*
+
+        impl Op {
+            /// Names of all ops, alphabetical.
+            pub const NAMES: &'static [&'static str] = &[$($name::NAME),*];
+
+            /// The text syntax.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$name(_) => $name::NAME),* }
+            }
+
+            /// The attributes in generic form.
+            pub fn attrs(&self) -> Attrs {
+                match self { $(Op::$name(op) => op.attrs()),* }
+            }
+
+            /// The op called `name` with `attrs`.
+            pub fn from_attrs(name: &str, attrs: Attrs) -> Result<Op, String> {
+                let mut reader = AttrReader::new(attrs);
+                let op = match name {
+                    $($name::NAME => Op::$name($name::from_attrs(&mut reader)?),)*
+                    _ => return Err(format!("unknown op `{name}`")),
+                };
+                reader.finish()?;
+                Ok(op)
+            }
+
+            /// Checks the operands and tells the results' types.
+            pub fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String> {
+                match self { $(Op::$name(op) => op.infer(operands)),* }
+            }
+        }
+    };
+}
+
+ops! {
+    activation::Activation,
+    add::Add,
+    attention::Attention,
+    attn_bias::AttnBias,
+    attn_mix::AttnMix,
+    attn_scores::AttnScores,
+    gather::Gather,
+    glu::Glu,
+    kv_append::KvAppend,
+    kv_read::KvRead,
+    l2_normalize::L2Normalize,
+    layer_norm::LayerNorm,
+    linear::Linear,
+    mask::MaskScores,
+    merge_heads::MergeHeads,
+    mul::Mul,
+    pool::Pool,
+    position_ids::PositionIds,
+    repeat::Repeat,
+    rms_norm::RmsNorm,
+    rope::Rope,
+    rope_angles::RopeAngles,
+    rows::Rows,
+    scale::Scale,
+    softcap::Softcap,
+    softmax::Softmax,
+    split::Split,
+    split_heads::SplitHeads,
+}
+
+pub use activation::ActKind;
+pub use attention::{Flash, RelativeBias};
+pub use linear::Norm;
+pub use pool::PoolKind;
+pub use rope::RopeStyle;

@@ -1,0 +1,32 @@
+//! `mul %a, %b`: elementwise product. `[…], […] → […]`.
+
+use crate::{
+    DType, OpDef, OperandType, Type,
+    attr::{AttrReader, Attrs},
+    op::Operands,
+};
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mul;
+
+impl OpDef for Mul {
+    const NAME: &'static str = "mul";
+
+    fn attrs(&self) -> Attrs {
+        Attrs::new()
+    }
+
+    fn from_attrs(_: &mut AttrReader) -> Result<Self, String> {
+        Ok(Mul)
+    }
+
+    fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String> {
+        let mut o = Operands::new(operands);
+        let (a, b) = (o.tensor("a", DType::F32)?, o.tensor("b", DType::F32)?);
+        o.end()?;
+        if a != b {
+            return Err(format!("operands are {a} and {b}, expected one type"));
+        }
+        Ok(vec![Type::Tensor(a.clone())])
+    }
+}

@@ -1,0 +1,35 @@
+//! `position_ids %ids, %step {pad}`: RoBERTa's positions. `i32[N] → i32[N]`.
+//!
+//! A token other than `pad` stands at pad + (count of such tokens of its sequence up to and with
+//! it); a `pad` token stands at `pad` (HF `create_position_ids_from_input_ids`).
+
+use crate::{
+    DType, OpDef, OperandType, Type,
+    attr::{AttrReader, Attrs},
+    op::Operands,
+};
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct PositionIds {
+    pub pad: u32,
+}
+
+impl OpDef for PositionIds {
+    const NAME: &'static str = "position_ids";
+
+    fn attrs(&self) -> Attrs {
+        Attrs::new().int("pad", self.pad)
+    }
+
+    fn from_attrs(attrs: &mut AttrReader) -> Result<Self, String> {
+        Ok(PositionIds { pad: attrs.u32("pad")? })
+    }
+
+    fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String> {
+        let mut o = Operands::new(operands);
+        let ids = o.tensor("ids", DType::I32)?;
+        o.step()?;
+        o.end()?;
+        Ok(vec![Type::Tensor(ids.clone())])
+    }
+}
