@@ -5,7 +5,8 @@
 //! passes through three [`Stage`]s: `model` (as the family wrote it), `fused`, `planned`.
 //!
 //! Where things are: one file an op under `ops/`; types in `types`, sizes known at run time in
-//! `types::Sym`; text in `print` and `parse`; legality in `verify`; the semantics in `eval`.
+//! `types::Sym`; where values come from in `source` (the frontend implements `TensorSource`, the
+//! evaluator and the packer read it); text in `print` and `parse`; legality in `verify`; the semantics in `eval`.
 //!
 //! # What a model looks like at stage `model`
 //!
@@ -56,6 +57,7 @@ pub mod module;
 pub mod op;
 pub mod ops;
 pub mod rope;
+pub mod source;
 pub mod types;
 
 pub use builder::FuncBuilder;
@@ -63,5 +65,6 @@ pub use entity::{FuncId, StateId, ValueId, WeightId};
 pub use layout::{Layout, Segment};
 pub use mask::Mask;
 pub use module::*;
+pub use source::TensorSource;
 pub use op::{Op, OpDef, Operand, OperandType};
 pub use types::{DType, Dim, Sym, TensorType, Type};
