@@ -1,1 +1,25 @@
-//! 
+//! What every compiled model carries besides its generated code.
+//!
+//! Input: the payload behind the executable, a command line, texts and tensor files. Output: text,
+//! ids, vectors, tensor files. From the inside out: [`memory`], [`barrier`], [`threads`],
+//! [`kv_cache`] and [`engine`] run steps; [`tokenizer`], [`chat_template`], [`text_stream`] and
+//! [`sampler`] stand between tokens and text; one file for each task of the command line; `entry`
+//! starts it all and is the only one that prints errors and chooses exit codes.
+//!
+//! Deliberately not here: model formats, anything about layers or kernels (the generated code
+//! knows those), and the network.
+
+pub mod barrier;
+pub mod chat_template;
+pub mod cpu;
+pub mod engine;
+pub mod error;
+pub mod kv_cache;
+pub mod memory;
+pub mod payload;
+pub mod sampler;
+pub mod text_stream;
+pub mod threads;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

@@ -50,7 +50,10 @@ impl Footer {
         out[..16].copy_from_slice(&MAGIC);
         out[16..20].copy_from_slice(&crate::ABI_VERSION.to_le_bytes());
         out[24..32].copy_from_slice(&self.file_len.to_le_bytes());
-        for (i, r) in [self.weights, self.tokenizer, self.manifest].iter().enumerate() {
+        for (i, r) in [self.weights, self.tokenizer, self.manifest]
+            .iter()
+            .enumerate()
+        {
             let at = 32 + i * 48;
             out[at..at + 8].copy_from_slice(&r.offset.to_le_bytes());
             out[at + 8..at + 16].copy_from_slice(&r.len.to_le_bytes());
@@ -86,7 +89,11 @@ impl Footer {
             let at = 32 + i * 48;
             let mut digest = [0u8; 32];
             digest.copy_from_slice(&bytes[at + 16..at + 48]);
-            Region { offset: u64_at(at), len: u64_at(at + 8), digest }
+            Region {
+                offset: u64_at(at),
+                len: u64_at(at + 8),
+                digest,
+            }
         };
         let footer = Footer {
             file_len: u64_at(24),
@@ -95,7 +102,9 @@ impl Footer {
             manifest: region(2),
         };
         let inside = |r: &Region| {
-            r.offset.checked_add(r.len).is_some_and(|end| end <= file_len - FOOTER_BYTES as u64)
+            r.offset
+                .checked_add(r.len)
+                .is_some_and(|end| end <= file_len - FOOTER_BYTES as u64)
         };
         let regions = [&footer.weights, &footer.tokenizer, &footer.manifest];
         if footer.file_len != file_len || !regions.into_iter().all(inside) {

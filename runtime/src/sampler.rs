@@ -1,0 +1,523 @@
+//! Picks the next token from a row of logits.
+//!
+//! Input: logits `[vocab]` and the tokens seen so far (prompt and continuation). Output: a token,
+//! or the distribution it would be drawn from. The processors and their order are Hugging Face's:
+//! repetition penalty, then (when sampling) temperature, top-k, top-p, min-p.
+//!
+//! Invariants: no allocation after [`Sampler::new`]; the same seed and logits give the same
+//! tokens, whatever else runs. Not here: stop strings, EOS.
+
+use crate::{Error, Result};
+use llmc_abi::GenerationDefaults;
+
+/// How to pick tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Keep the k likeliest tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the likeliest tokens that together reach this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least this likely, relative to the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Above 1: tokens that were seen become less likely.
+    pub repeat_penalty: f32,
+    pub seed: u64,
+}
+
+/// Greedy, without penalties.
+pub const GREEDY: SamplingParams = SamplingParams {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repeat_penalty: 1.0,
+    seed: 0,
+};
+
+/// What a command line says; what it leaves out comes from the model's generation_config.json.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SamplingChoice {
+    pub temperature: Option<f32>,
+    pub top_k: Option<u32>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    pub seed: Option<u64>,
+}
+
+impl SamplingChoice {
+    /// True if a flag asks for sampling.
+    pub fn samples(&self) -> bool {
+        self.temperature.is_some_and(|t| t > 0.0)
+            || self.temperature.is_none()
+                && (self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some())
+    }
+
+    /// Checks the flags and fills in the rest. Without `do_sample` in the defaults, and without a
+    /// flag that asks for sampling, decoding is greedy.
+    pub fn resolve(&self, defaults: &GenerationDefaults) -> Result<SamplingParams> {
+        let within = |name: &str, value: Option<f32>, ok: fn(f32) -> bool, range: &str| match value
+        {
+            Some(v) if !ok(v) => Err(Error::Usage(format!("--{name} {v}: give a number {range}"))),
+            _ => Ok(()),
+        };
+        within(
+            "temperature",
+            self.temperature,
+            |v| v.is_finite() && v >= 0.0,
+            "of at least 0",
+        )?;
+        within(
+            "top-p",
+            self.top_p,
+            |v| v > 0.0 && v <= 1.0,
+            "above 0, up to 1",
+        )?;
+        within(
+            "min-p",
+            self.min_p,
+            |v| (0.0..=1.0).contains(&v),
+            "from 0 to 1",
+        )?;
+        within(
+            "repeat-penalty",
+            self.repeat_penalty,
+            |v| v.is_finite() && v > 0.0,
+            "above 0",
+        )?;
+        let penalty = self
+            .repeat_penalty
+            .or(defaults.repetition_penalty)
+            .unwrap_or(1.0);
+        let greedy =
+            self.temperature == Some(0.0) || !self.samples() && defaults.do_sample != Some(true);
+        if greedy {
+            return Ok(SamplingParams {
+                repeat_penalty: penalty,
+                ..GREEDY
+            });
+        }
+        Ok(SamplingParams {
+            temperature: self.temperature.or(defaults.temperature).unwrap_or(1.0),
+            top_k: self.top_k.or(defaults.top_k).unwrap_or(0),
+            top_p: self.top_p.or(defaults.top_p).unwrap_or(1.0),
+            min_p: self.min_p.or(defaults.min_p).unwrap_or(0.0),
+            repeat_penalty: penalty,
+            seed: self.seed.unwrap_or_else(fresh_seed),
+        })
+    }
+}
+
+/// A seed from the clock, for runs that name none.
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    mix(now.map_or(1, |d| d.as_nanos() as u64)) >> 32
+}
+
+/// SplitMix64's finaliser: the whole random number generator, over a counter.
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Draw `counter` of a seed, uniform in `0..1`.
+fn uniform(seed: u64, counter: u64) -> f64 {
+    let x = mix(mix(seed).wrapping_add(counter.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    (x >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Picks tokens for one sequence.
+#[derive(Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    draws: u64,
+    /// Processed logits, then probabilities `[vocab]`.
+    scores: Vec<f32>,
+    /// Tokens in some order, for the cuts `[vocab]`.
+    order: Vec<u32>,
+    /// One bit a token `[vocab / 64]`.
+    seen: Vec<u64>,
+}
+
+impl Sampler {
+    /// A sampler over rows of `vocab` logits.
+    pub fn new(params: SamplingParams, vocab: usize) -> Sampler {
+        Sampler {
+            params,
+            draws: 0,
+            scores: vec![0.0; vocab],
+            order: Vec::with_capacity(vocab),
+            seen: vec![0; vocab.div_ceil(64)],
+        }
+    }
+
+    /// Forgets the tokens and the draws: ready for another sequence.
+    pub fn reset(&mut self, seed: u64) {
+        self.params.seed = seed;
+        self.draws = 0;
+        self.seen.fill(0);
+    }
+
+    /// Tells the sampler of a token of the prompt; those it picks it knows.
+    pub fn observe(&mut self, token: u32) {
+        if let Some(word) = self.seen.get_mut(token as usize / 64) {
+            *word |= 1 << (token % 64);
+        }
+    }
+
+    /// The next token.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        let token = if self.params.temperature > 0.0 {
+            let draw = uniform(self.params.seed, self.draws);
+            self.draws += 1;
+            pick(self.distribution(logits)?, draw)
+        } else if self.params.repeat_penalty == 1.0 {
+            argmax(logits)
+        } else {
+            self.penalise(logits);
+            argmax(&self.scores)
+        };
+        let token = token.ok_or_else(no_number)?;
+        self.observe(token);
+        Ok(token)
+    }
+
+    /// The distribution of the next token after all processors `[vocab]`. Greedy parameters count
+    /// as temperature 1.
+    pub fn distribution(&mut self, logits: &[f32]) -> Result<&[f32]> {
+        self.penalise(logits);
+        let p = self.params;
+        if p.temperature > 0.0 && p.temperature != 1.0 {
+            self.scores.iter_mut().for_each(|s| *s /= p.temperature);
+        }
+        let best = self
+            .scores
+            .iter()
+            .copied()
+            .fold(f32::NEG_INFINITY, f32::max);
+        if !best.is_finite() {
+            return Err(no_number());
+        }
+        if p.top_k > 0 && (p.top_k as usize) < self.scores.len() {
+            self.cut_top_k(p.top_k as usize);
+        }
+        if p.top_p < 1.0 {
+            self.cut_top_p(f64::from(p.top_p), best);
+        }
+        // The likeliest token is always left, so probabilities relative to it are exp(s - best).
+        for s in &mut self.scores {
+            let relative = (*s - best).exp();
+            *s = if s.is_nan() || relative < p.min_p {
+                0.0
+            } else {
+                relative
+            };
+        }
+        let sum: f64 = self.scores.iter().map(|&s| f64::from(s)).sum();
+        self.scores
+            .iter_mut()
+            .for_each(|s| *s = (f64::from(*s) / sum) as f32);
+        Ok(&self.scores)
+    }
+
+    /// Copies the logits, those of seen tokens made smaller.
+    fn penalise(&mut self, logits: &[f32]) {
+        self.scores.clear();
+        self.scores.extend_from_slice(logits);
+        let penalty = self.params.repeat_penalty;
+        if penalty == 1.0 {
+            return;
+        }
+        for (w, &word) in self.seen.iter().enumerate() {
+            let mut bits = word;
+            while bits != 0 {
+                let token = w * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if let Some(s) = self.scores.get_mut(token) {
+                    *s = if *s < 0.0 { *s * penalty } else { *s / penalty };
+                }
+            }
+        }
+    }
+
+    /// Drops what is below the k-th largest score; ties stay.
+    fn cut_top_k(&mut self, k: usize) {
+        self.rank_all();
+        if self.order.len() <= k {
+            return;
+        }
+        let scores = &self.scores;
+        let (_, &mut kth, _) = self
+            .order
+            .select_nth_unstable_by(k - 1, |&a, &b| descending(scores, a, b));
+        let least = self.scores[kth as usize];
+        self.scores
+            .iter_mut()
+            .filter(|s| **s < least)
+            .for_each(|s| *s = f32::NEG_INFINITY);
+    }
+
+    /// Keeps the smallest set of likeliest tokens whose probabilities reach `p`.
+    fn cut_top_p(&mut self, p: f64, best: f32) {
+        self.rank_all();
+        let scores = &self.scores;
+        let weight = |t: u32| f64::from((scores[t as usize] - best).exp());
+        let total: f64 = self.order.iter().map(|&t| weight(t)).sum();
+        // Most of the mass is in a few tokens: order those first, all of them only if need be.
+        let len = self.order.len();
+        let few = 512.min(len);
+        let mut kept = None;
+        for sorted in [few, len] {
+            if sorted < len {
+                self.order
+                    .select_nth_unstable_by(sorted, |&a, &b| descending(scores, a, b));
+            }
+            self.order[..sorted].sort_unstable_by(|&a, &b| descending(scores, a, b));
+            let mut mass = 0.0;
+            kept = self.order[..sorted].iter().position(|&t| {
+                mass += weight(t);
+                mass >= p * total
+            });
+            if kept.is_some() {
+                break;
+            }
+        }
+        let kept = kept.map_or(len, |last| last + 1);
+        for &t in &self.order[kept..] {
+            self.scores[t as usize] = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Lists the tokens that are still in.
+    fn rank_all(&mut self) {
+        self.order.clear();
+        let scores = &self.scores;
+        self.order
+            .extend((0..scores.len() as u32).filter(|&t| scores[t as usize] > f32::NEG_INFINITY));
+        if self.order.is_empty() {
+            self.order.push(0);
+        }
+    }
+}
+
+fn no_number() -> Error {
+    Error::Run("the model's logits are not numbers".into())
+}
+
+/// Higher scores first; equal ones by token, so that the order is total.
+fn descending(scores: &[f32], a: u32, b: u32) -> std::cmp::Ordering {
+    scores[b as usize]
+        .total_cmp(&scores[a as usize])
+        .then(a.cmp(&b))
+}
+
+/// The first of the largest; none where nothing is a number.
+pub fn argmax(scores: &[f32]) -> Option<u32> {
+    let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    scores
+        .iter()
+        .position(|&s| s == best && s > f32::NEG_INFINITY)
+        .map(|i| i as u32)
+}
+
+/// The token at `draw` of the cumulative distribution.
+fn pick(probs: &[f32], draw: f64) -> Option<u32> {
+    let mut mass = 0.0;
+    let mut last = None;
+    for (i, &p) in probs.iter().enumerate().filter(|(_, p)| **p > 0.0) {
+        mass += f64::from(p);
+        last = Some(i as u32);
+        if draw < mass {
+            break;
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(params: SamplingParams, seen: &[u32], logits: &[f32], expected: &[f32]) {
+        let mut sampler = Sampler::new(params, logits.len());
+        seen.iter().for_each(|&t| sampler.observe(t));
+        let probs = sampler.distribution(logits).unwrap();
+        for (p, e) in probs.iter().zip(expected) {
+            assert!((p - e).abs() < 1e-6, "{probs:?} is not {expected:?}");
+        }
+    }
+
+    fn log(probs: &[f32]) -> Vec<f32> {
+        probs.iter().map(|p| p.ln() + 3.0).collect()
+    }
+
+    #[test]
+    fn cuts_keep_what_they_should() {
+        let logits = log(&[0.1, 0.4, 0.2, 0.3]);
+        check(GREEDY, &[], &logits, &[0.1, 0.4, 0.2, 0.3]);
+        let k = SamplingParams { top_k: 2, ..GREEDY };
+        check(k, &[], &logits, &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
+        let p = SamplingParams {
+            top_p: 0.6,
+            ..GREEDY
+        };
+        check(p, &[], &logits, &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
+        let p = SamplingParams {
+            top_p: 0.01,
+            ..GREEDY
+        };
+        check(p, &[], &logits, &[0.0, 1.0, 0.0, 0.0]);
+        let m = SamplingParams {
+            min_p: 0.45,
+            ..GREEDY
+        };
+        check(m, &[], &logits, &[0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]);
+        let t = SamplingParams {
+            temperature: 0.5,
+            ..GREEDY
+        };
+        check(
+            t,
+            &[],
+            &logits,
+            &[0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3],
+        );
+        let ties = SamplingParams { top_k: 1, ..GREEDY };
+        check(ties, &[], &[1.0, 1.0, 0.0], &[0.5, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn seen_tokens_are_penalised_by_sign() {
+        let r = SamplingParams {
+            repeat_penalty: 2.0,
+            ..GREEDY
+        };
+        let mut s = Sampler::new(r, 3);
+        s.observe(0);
+        s.observe(1);
+        s.observe(1);
+        s.observe(99);
+        s.penalise(&[4.0, -1.0, 1.0]);
+        assert_eq!(s.scores, [2.0, -2.0, 1.0]);
+        assert_eq!(s.sample(&[1.5, 0.0, 1.0]).unwrap(), 2);
+    }
+
+    #[test]
+    fn draws_follow_the_distribution_and_the_seed() {
+        let params = SamplingParams {
+            temperature: 1.0,
+            seed: 7,
+            ..GREEDY
+        };
+        let logits = log(&[0.1, 0.6, 0.3]);
+        let mut sampler = Sampler::new(params, 3);
+        let mut run = |seed| {
+            sampler.reset(seed);
+            (0..3000)
+                .map(|_| sampler.sample(&logits).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let (a, b, c) = (run(7), run(7), run(8));
+        assert_eq!(a, b);
+        assert_ne!(a, c);
+        for (token, p) in [(0, 0.1), (1, 0.6), (2, 0.3)] {
+            let share = a.iter().filter(|&&t| t == token).count() as f64 / 3000.0;
+            assert!((share - p).abs() < 0.03, "{token}: {share}");
+        }
+    }
+
+    #[test]
+    fn a_long_tail_is_ranked_wholly() {
+        let logits = vec![0.0; 5000];
+        let mut s = Sampler::new(
+            SamplingParams {
+                top_p: 0.5,
+                ..GREEDY
+            },
+            5000,
+        );
+        let kept = s
+            .distribution(&logits)
+            .unwrap()
+            .iter()
+            .filter(|p| **p > 0.0)
+            .count();
+        assert_eq!(kept, 2500);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_never_picked() {
+        let mut s = Sampler::new(GREEDY, 3);
+        assert_eq!(s.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY]).unwrap(), 1);
+        assert!(s.sample(&[f32::NAN; 3]).is_err());
+        let mut s = Sampler::new(
+            SamplingParams {
+                temperature: 1.0,
+                ..GREEDY
+            },
+            3,
+        );
+        assert_eq!(s.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY]).unwrap(), 1);
+        assert!(s.sample(&[f32::NAN; 3]).is_err());
+    }
+
+    #[test]
+    fn flags_and_defaults_combine() {
+        let sampled = GenerationDefaults {
+            do_sample: Some(true),
+            temperature: Some(0.6),
+            top_p: Some(0.9),
+            repetition_penalty: Some(1.1),
+            ..GenerationDefaults::default()
+        };
+        let none = SamplingChoice::default();
+        assert_eq!(
+            none.resolve(&GenerationDefaults::default()).unwrap(),
+            GREEDY
+        );
+        let p = none.resolve(&sampled).unwrap();
+        assert_eq!((p.temperature, p.top_p, p.repeat_penalty), (0.6, 0.9, 1.1));
+        let zero = SamplingChoice {
+            temperature: Some(0.0),
+            ..none
+        };
+        assert_eq!(zero.resolve(&sampled).unwrap().temperature, 0.0);
+        let k = SamplingChoice {
+            top_k: Some(5),
+            ..none
+        };
+        assert_eq!(
+            k.resolve(&GenerationDefaults::default())
+                .unwrap()
+                .temperature,
+            1.0
+        );
+        for bad in [
+            SamplingChoice {
+                temperature: Some(-1.0),
+                ..none
+            },
+            SamplingChoice {
+                temperature: Some(f32::NAN),
+                ..none
+            },
+            SamplingChoice {
+                top_p: Some(0.0),
+                ..none
+            },
+            SamplingChoice {
+                min_p: Some(1.5),
+                ..none
+            },
+            SamplingChoice {
+                repeat_penalty: Some(0.0),
+                ..none
+            },
+        ] {
+            assert_eq!(bad.resolve(&sampled).unwrap_err().exit_code(), 2);
+        }
+    }
+}
