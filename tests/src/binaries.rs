@@ -1,0 +1,57 @@
+//! The `llmc` command and the executables that it makes, run as processes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+/// The `llmc` command that cargo built beside this test.
+pub fn llmc() -> PathBuf {
+    let mut dir = std::env::current_exe().unwrap();
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
+    }
+    let path = dir.join("llmc");
+    assert!(path.exists(), "{} is missing: `cargo build` makes it", path.display());
+    path
+}
+
+/// Runs a command; the output whatever its exit code.
+pub fn run(program: &Path, args: &[&str]) -> Output {
+    Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+}
+
+/// Runs a command that must succeed; its standard output.
+pub fn ok(program: &Path, args: &[&str]) -> String {
+    let out = run(program, args);
+    assert!(
+        out.status.success(),
+        "{} {args:?}: {}\n{}",
+        program.display(),
+        out.status,
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// A compiled model in a temporary folder.
+pub struct Compiled {
+    pub dir: TempDir,
+    pub exe: PathBuf,
+}
+
+/// Compiles `input` with further arguments.
+pub fn compile(input: &Path, args: &[&str]) -> Compiled {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = dir.path().join("model");
+    let mut all = vec!["compile", input.to_str().unwrap(), "-o", exe.to_str().unwrap(), "--quiet"];
+    all.extend(args);
+    ok(&llmc(), &all);
+    Compiled { dir, exe }
+}

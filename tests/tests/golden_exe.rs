@@ -1,0 +1,156 @@
+//! Golden models through executables: every output of `infer`, greedy generation, and the same bits
+//! alone, in a batch, with one thread or two, in one pass or step by step.
+
+use std::path::Path;
+
+use llmc_tests::{
+    binaries::{self, Compiled},
+    golden::{self, Case, Data, Tensor, Tensors},
+};
+
+/// Runs `infer`; what it wrote.
+fn infer(model: &Compiled, inputs: &Tensors, args: &[&str]) -> Tensors {
+    let (input, output) = (model.dir.path().join("in.st"), model.dir.path().join("out.st"));
+    golden::write(&input, inputs);
+    let mut all = vec!["infer", input.to_str().unwrap(), output.to_str().unwrap()];
+    all.extend(args);
+    binaries::ok(&model.exe, &all);
+    golden::read(&output)
+}
+
+/// Compares a scenario; the differences.
+fn scenario(case: &Case, model: &Compiled, name: &str, problems: &mut Vec<String>) {
+    let inputs = case.inputs(name);
+    let tokens = case.outputs(name).find(|(n, _)| *n == "generated_ids").map(|(_, t)| t.shape[1]);
+    let count = tokens.unwrap_or(0).to_string();
+    let mut args = vec!["--hidden-states"];
+    if tokens.is_some() {
+        args.extend(["--generate", &count, "--eos", "none"]);
+    }
+    let found = infer(model, &inputs, &args);
+    for (what, expected) in case.outputs(name) {
+        if what == "generated_margin" || what == "generated_max_logit" {
+            continue;
+        }
+        // The directory does not say how to pool: the golden's is computed from the last state.
+        if what == "sentence_embedding" && !case.dir.join("modules.json").exists() {
+            continue;
+        }
+        let label = format!("{} {name}.{what}", case.name);
+        let result = match found.get(what) {
+            Some(t) => case.compare(&label, expected, t, inputs.get("attention_mask")),
+            None => Err(format!("{label} is missing")),
+        };
+        problems.extend(result.err());
+    }
+}
+
+fn eos_test(case: &Case, model: &Compiled, problems: &mut Vec<String>) {
+    let Some((_, expected)) = case.outputs("eos_test").find(|(n, _)| *n == "generated_ids") else {
+        return;
+    };
+    let eos = case.scalar("eos_test.eos_token_id").unwrap().to_string();
+    let count = expected.shape[1].to_string();
+    let found = infer(model, &case.inputs("batch"), &["--generate", &count, "--eos", &eos]);
+    let label = format!("{} eos_test.generated_ids", case.name);
+    problems.extend(case.compare(&label, expected, &found["generated_ids"], None).err());
+}
+
+/// One row alone gives the bits that it gives in a batch; one thread those of two; greedy steps
+/// through the cache the argmax of one pass.
+fn determinism(case: &Case, model: &Compiled, problems: &mut Vec<String>) {
+    let inputs = case.inputs("batch");
+    let both = infer(model, &inputs, &["--hidden-states"]);
+    if infer(model, &inputs, &["--hidden-states", "-t", "1"]) != both {
+        problems.push(format!("{}: one thread and two differ", case.name));
+    }
+    let (ids, mask) = (&inputs["input_ids"], &inputs["attention_mask"]);
+    let len = ids.shape[1];
+    for row in 0..ids.shape[0] {
+        let alone: Tensors = inputs
+            .iter()
+            .map(|(n, t)| {
+                let kept: Vec<i64> = (0..len)
+                    .filter(|i| mask.ints()[row * len + i] == 1)
+                    .map(|i| t.ints()[row * len + i])
+                    .collect();
+                (n.clone(), Tensor::i64(&[1, kept.len()], kept))
+            })
+            .collect();
+        let found = infer(model, &alone, &["--hidden-states"]);
+        for (name, t) in &found {
+            let batch = &both[name];
+            let expected: Vec<f32> = if t.shape.len() == 3 {
+                let width = t.shape[2];
+                (0..len)
+                    .filter(|i| mask.ints()[row * len + i] == 1)
+                    .flat_map(|i| batch.floats()[(row * len + i) * width..][..width].to_vec())
+                    .collect()
+            } else {
+                batch.floats()[row * t.shape[1]..][..t.shape[1]].to_vec()
+            };
+            if t.data != Data::F32(expected) {
+                problems.push(format!("{} {name}: row {row} alone and in a batch differ", case.name));
+            }
+        }
+    }
+}
+
+/// The tokens that stepping through the cache chose are the argmax of one pass over all of them.
+fn stepping(case: &Case, model: &Compiled, problems: &mut Vec<String>) {
+    let inputs = case.inputs("single");
+    let stepped = infer(model, &inputs, &["--generate", "24", "--eos", "none"]);
+    let Some(new) = stepped.get("generated_ids") else { return };
+    let mut ids = inputs["input_ids"].ints().to_vec();
+    let prompt = ids.len();
+    ids.extend(new.ints());
+    let all = Tensors::from([("input_ids".to_string(), Tensor::i64(&[1, ids.len()], ids.clone()))]);
+    let once = infer(model, &all, &[]);
+    let logits = &once["logits"];
+    let width = logits.shape[2];
+    for i in prompt..ids.len() {
+        let row = &logits.floats()[(i - 1) * width..][..width];
+        let best = (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap();
+        if best as i64 != ids[i] {
+            problems.push(format!("{}: step {} differs from one pass", case.name, i - prompt));
+        }
+    }
+}
+
+fn check(prefixes: &[&str]) {
+    let mut problems = Vec::new();
+    for case in golden::cases(prefixes) {
+        let model = binaries::compile(Path::new(&case.dir), &[]);
+        scenario(&case, &model, "single", &mut problems);
+        scenario(&case, &model, "batch", &mut problems);
+        eos_test(&case, &model, &mut problems);
+        determinism(&case, &model, &mut problems);
+        stepping(&case, &model, &mut problems);
+    }
+    assert!(problems.is_empty(), "{} differences:\n{}", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn llama() {
+    check(&["llama"]);
+}
+
+#[test]
+fn mistral() {
+    check(&["mistral"]);
+}
+
+#[test]
+fn qwen2() {
+    check(&["qwen2"]);
+}
+
+#[test]
+fn gemma3() {
+    check(&["gemma3_text"]);
+}
+
+#[test]
+fn encoders() {
+    check(&["bert_base", "mpnet_base"]);
+}
