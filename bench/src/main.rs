@@ -79,6 +79,11 @@ fn main() -> ExitCode {
 
 fn run(o: &Options) -> Result<(), Error> {
     let encoder = Encoder::read(&o.model)?;
+    if let Some(load) = load().filter(|&l| l > 0.5) {
+        eprintln!(
+            "note: load average {load}: other processes are running, and only ratios mean anything"
+        );
+    }
     let cache = o
         .cache
         .clone()
@@ -125,6 +130,16 @@ fn run(o: &Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// The load average of the last minute, where the system tells.
+fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
 /// All rounds of one case. Every other round runs in reverse order.
 fn measure(
     case: Case,
@@ -158,12 +173,8 @@ fn measure(
                 ),
             }
         }
-        eprint!(
-            "\r{case}, {threads} thread(s): round {}/{rounds} ",
-            round + 1
-        );
     }
-    eprintln!();
+    eprintln!("measured {case}, {threads} thread(s), {rounds} rounds");
     let graphs = peer
         .names()
         .into_iter()

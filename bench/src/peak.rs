@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 /// Long enough for the clock to settle, short enough to alternate with.
-const SECONDS: f64 = 0.06;
+const SECONDS: f64 = 0.15;
 
 /// GFLOP/s of `threads` threads together.
 pub fn gflops(threads: usize) -> f64 {
