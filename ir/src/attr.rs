@@ -1,6 +1,7 @@
 //! Attributes in their generic form: what the printer writes, the parser reads, and op structs
 //! convert from and to. Keys keep their order; a default is left out by the op itself.
 
+use crate::print::Name;
 use std::fmt;
 
 /// One attribute's value.
@@ -45,7 +46,7 @@ impl fmt::Display for AttrValue {
                 f.write_str(">")
             }
             AttrValue::Mask(m) => write!(f, "{m}"),
-            AttrValue::Layer(class, slot) => write!(f, "(@{class}, {slot})"),
+            AttrValue::Layer(class, slot) => write!(f, "({}, {slot})", Name('@', class)),
         }
     }
 }
@@ -112,6 +113,12 @@ impl Attrs {
             write!(f, "{k} = {v}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Attrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_list(f)
     }
 }
 

@@ -25,6 +25,11 @@ impl Stage {
             Stage::Planned => "planned",
         }
     }
+
+    /// Reads the text syntax.
+    pub fn from_name(name: &str) -> Option<Stage> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
 }
 
 /// Upper bounds of the symbolic extents; the lower bound is 1 (0 for `R`).

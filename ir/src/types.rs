@@ -66,6 +66,14 @@ impl Sym {
         }
     }
 
+    /// The least value; the greatest is the module's (`Module::bound`).
+    pub fn lower_bound(self) -> u32 {
+        match self {
+            Sym::R => 0,
+            Sym::N | Sym::B | Sym::T => 1,
+        }
+    }
+
     /// Reads the text syntax.
     pub fn from_name(name: &str) -> Option<Sym> {
         Self::ALL.into_iter().find(|s| s.name() == name)
