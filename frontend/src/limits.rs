@@ -1,0 +1,21 @@
+//! The largest sizes that a configuration may ask for.
+//!
+//! They are far above every published model, and low enough that products of any three of them fit 64 bits, so
+//! that a hostile file can neither overflow an offset nor make the compiler allocate without bound.
+
+/// Layers of one stack.
+pub const LAYERS: u32 = 4096;
+/// Width of a layer, of its feed-forward part, and heads × head dimension.
+pub const WIDTH: u32 = 1 << 20;
+/// Attention heads.
+pub const HEADS: u32 = 1 << 14;
+/// Dimension of one head.
+pub const HEAD_DIM: u32 = 1 << 14;
+/// Tokens of a vocabulary.
+pub const VOCABULARY: u32 = 1 << 24;
+/// Positions of a context.
+pub const POSITIONS: u32 = 1 << 26;
+/// Elements of one tensor.
+pub const ELEMENTS: u64 = 1 << 40;
+/// Shards of a checkpoint.
+pub const SHARDS: usize = 4096;

@@ -1,0 +1,143 @@
+//! The files of one model, found and read together.
+//!
+//! In: an [`Input`] and the flags that override where things are. Out: [`ModelDir`]: configuration, generation
+//! defaults, tokenizer, sentence-transformers modules; the weights are opened on demand.
+//!
+//! Invariants: everything small is read and checked here, nothing large is; a directory with `modules.json` is a
+//! sentence-transformers model whatever its configuration says.
+//!
+//! Not here: what the configuration means for a family (`models`).
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::error::{Problem, Result};
+use crate::generation::Generation;
+use crate::sentence::Sentence;
+use crate::source::Input;
+use crate::tokenizer::Tokenizer;
+use crate::weights::checkpoint::Checkpoint;
+
+/// Where to look instead of beside the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// A directory, a `.safetensors` file or an index.
+    pub weights: Option<PathBuf>,
+    /// A directory or a `tokenizer.json`.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// A model's files.
+#[derive(Debug)]
+pub struct ModelDir {
+    /// `config.json`, without its `llmc` object.
+    pub config: Config,
+    /// The `llmc` object: options of the compiler.
+    pub options: Option<Config>,
+    /// Generation defaults.
+    pub generation: Generation,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<Tokenizer>,
+    /// What makes it a sentence-transformers model.
+    pub sentence: Option<Sentence>,
+    /// Where the weights are looked for.
+    weights: PathBuf,
+}
+
+impl ModelDir {
+    /// Finds and reads the files of `input`.
+    pub fn open(input: &Input, overrides: &Overrides) -> Result<Self> {
+        let (folder, sentence, config) = match input {
+            Input::Directory(folder) => {
+                let sentence = Sentence::open(folder)?;
+                let folder = sentence
+                    .as_ref()
+                    .map_or(folder, |sentence| &sentence.transformer);
+                (folder.clone(), sentence.clone(), folder.join("config.json"))
+            }
+            Input::Config(file) => (
+                file.parent().unwrap_or(Path::new("")).to_path_buf(),
+                None,
+                file.clone(),
+            ),
+        };
+        if matches!(input, Input::Directory(_)) && !config.exists() {
+            return Err(Problem::of(&folder, "no config.json")
+                .help("expected a Hugging Face model directory, or a configuration file")
+                .input());
+        }
+        let config = Config::read(&config)?;
+        let options = config.section("llmc")?;
+        let vocabulary = vocabulary(&config)?;
+        let generation = Generation::open(
+            &folder,
+            &config,
+            vocabulary.unwrap_or(crate::limits::VOCABULARY),
+        )?;
+        let tokenizer = open_tokenizer(&folder, overrides.tokenizer.as_deref(), vocabulary)?;
+        if let Some(sentence) = &sentence {
+            sentence.check_width(config.hidden_size()?)?;
+        }
+        let weights = overrides.weights.clone().unwrap_or(folder);
+        Ok(Self {
+            config,
+            options,
+            generation,
+            tokenizer,
+            sentence,
+            weights,
+        })
+    }
+
+    /// Maps the weights.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let folder = if self.weights.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &self.weights
+        };
+        Checkpoint::open(folder)
+    }
+}
+
+/// The vocabulary of the text model: vision-language configurations nest it.
+fn vocabulary(config: &Config) -> Result<Option<u32>> {
+    let field = "vocab_size";
+    if config.has(field) {
+        return config.vocab_size().map(Some);
+    }
+    match config.section("text_config")? {
+        Some(text) => text.optional_count(field, 1..=crate::limits::VOCABULARY),
+        None => Ok(None),
+    }
+}
+
+/// Files that hold a tokenizer in a form that only its own library reads.
+const FOREIGN: [&str; 6] = [
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.tiktoken",
+];
+
+fn open_tokenizer(
+    folder: &Path,
+    given: Option<&Path>,
+    vocabulary: Option<u32>,
+) -> Result<Option<Tokenizer>> {
+    if let Some(path) = given {
+        return Tokenizer::open(path, vocabulary).map(Some);
+    }
+    let path = folder.join("tokenizer.json");
+    if path.exists() {
+        return Tokenizer::open(&path, vocabulary).map(Some);
+    }
+    match FOREIGN.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
+        None => Ok(None),
+        Some(foreign) => Err(Problem::of(&foreign, "a tokenizer without its tokenizer.json")
+            .help("load it with transformers' AutoTokenizer and save it, which writes tokenizer.json")
+            .unsupported()),
+    }
+}

@@ -1,0 +1,183 @@
+//! Tokenizers: checked when the model is compiled, so that the executable can trust what it carries.
+//!
+//! In: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`. Out: [`Tokenizer`]: the file's bytes as
+//! they go into the executable, the special tokens, the chat templates.
+//!
+//! Invariants: the `tokenizers` crate accepts the file and encodes a sample with it; every id that it can give is
+//! below the model's vocabulary, save added tokens that are listed in [`Tokenizer::beyond`]; an added token has
+//! the id that the file says.
+//!
+//! Not here: rendering chat templates and encoding texts (runtime); formats without a `tokenizer.json`.
+
+mod chat;
+mod structure;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+pub use chat::ChatTemplate;
+
+use crate::config::Config;
+use crate::error::{Excerpt, Problem, Result};
+use crate::json::{Json, Limits, read_bounded};
+use crate::limits;
+
+/// The algorithm behind a tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// BPE over bytes spelled as letters: GPT-2, Llama 3, Qwen.
+    ByteLevelBpe,
+    /// BPE over characters with `<0x…>` tokens for the rest: Llama 2, Mistral, Gemma.
+    SentencePieceBpe,
+    /// BPE over characters, unknown ones lost: GPT-1.
+    CharacterBpe,
+    /// Longest match with `##` continuations: BERT.
+    WordPiece,
+    /// The likeliest segmentation: T5, ALBERT.
+    Unigram,
+}
+
+/// A token with a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Special {
+    /// The role: `bos`, `eos`, `unk`, `pad`, `cls`, `sep`, `mask`.
+    pub role: &'static str,
+    /// Its text.
+    pub text: String,
+    /// Its id; `None` if the vocabulary lacks it.
+    pub id: Option<u32>,
+}
+
+/// A tokenizer that was checked.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    /// Where `tokenizer.json` is.
+    pub file: PathBuf,
+    /// The bytes of `tokenizer.json`.
+    pub json: Vec<u8>,
+    /// The algorithm.
+    pub kind: Kind,
+    /// Ids in use: one more than the largest.
+    pub size: usize,
+    /// Added tokens whose ids the model has no rows for (Gemma's text models have one for images): texts that
+    /// contain them have to be refused, or the tokens split.
+    pub beyond: Vec<(u32, String)>,
+    /// Tokens with a role, in a fixed order.
+    pub special: Vec<Special>,
+    /// Chat templates by name; the one called `default` comes first.
+    pub templates: Vec<ChatTemplate>,
+    /// The longest input that the tokenizer was made for.
+    pub max_tokens: Option<u32>,
+    /// Whether decoded English text is cleaned up (` .` → `.`).
+    pub clean_up_spaces: bool,
+}
+
+const ROLES: [&str; 7] = ["bos", "eos", "unk", "pad", "cls", "sep", "mask"];
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` (or the directory that holds it) and the files beside it. `vocabulary` is the
+    /// model's, where there is a model.
+    pub fn open(path: &Path, vocabulary: Option<u32>) -> Result<Self> {
+        let file = if path.is_dir() {
+            path.join("tokenizer.json")
+        } else {
+            path.to_path_buf()
+        };
+        let json = read_bounded(&file, Limits::TOKENIZER.bytes)?;
+        let structure = structure::check(&file, &json, vocabulary)?;
+        let tokenizer = load(&file, &json)?;
+        for (id, token) in &structure.added {
+            if tokenizer.token_to_id(token) != Some(*id) {
+                let what = match tokenizer.token_to_id(token) {
+                    Some(found) => format!("`{}` gets id {found}, expected {id}", Excerpt(token)),
+                    None => format!("`{}` gets no id, expected {id}", Excerpt(token)),
+                };
+                let problem = Problem::of(&file, what).field("added_tokens");
+                return Err(problem
+                    .note("ids of added tokens follow the vocabulary without gaps")
+                    .input());
+            }
+        }
+
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let settings = folder.join("tokenizer_config.json");
+        let settings = if settings.exists() {
+            Some(Config::read(&settings)?)
+        } else {
+            None
+        };
+        let special = match &settings {
+            Some(settings) => specials(settings, &tokenizer)?,
+            None => Vec::new(),
+        };
+        let templates = chat::read(folder, settings.as_ref())?;
+        let (max_tokens, clean_up_spaces) = match &settings {
+            // Models without a limit say 10^30.
+            Some(s) => (
+                s.optional_real("model_max_length", 0.0..=f64::MAX)?
+                    .filter(|length| (1.0..=f64::from(limits::POSITIONS)).contains(length))
+                    .map(|length| length as u32),
+                s.flag_or("clean_up_tokenization_spaces", false)?,
+            ),
+            None => (None, false),
+        };
+        let (kind, size, beyond) = (structure.kind, structure.size, structure.beyond);
+        Ok(Self {
+            file,
+            json,
+            kind,
+            size,
+            beyond,
+            special,
+            templates,
+            max_tokens,
+            clean_up_spaces,
+        })
+    }
+
+    /// The token of a role.
+    pub fn special(&self, role: &str) -> Option<&Special> {
+        self.special.iter().find(|special| special.role == role)
+    }
+}
+
+/// Hands the file to the crate that will read it at run time, and encodes a sample.
+fn load(file: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
+    const SAMPLE: &str = "Hello, wörld! 1234 東京 \u{1f600}\n\tdef f(x):  return x";
+    let refuse = |what: &str| {
+        Problem::of(file, format!("not a usable tokenizer: {}", Excerpt(what))).input()
+    };
+    // The crate indexes tables of the file (the Precompiled normalizer's among others) without checking them.
+    let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(json)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None)?;
+        let encoding = tokenizer.encode(SAMPLE, true)?;
+        tokenizer.decode(encoding.get_ids(), false)?;
+        Ok::<_, tokenizers::Error>(tokenizer)
+    }));
+    match attempt {
+        Ok(Ok(tokenizer)) => Ok(tokenizer),
+        Ok(Err(error)) => Err(refuse(&error.to_string())),
+        Err(_) => Err(refuse("its tables contradict each other")),
+    }
+}
+
+fn specials(settings: &Config, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<Special>> {
+    let mut special = Vec::new();
+    for role in ROLES {
+        let field = format!("{role}_token");
+        let text = match settings.get(&field) {
+            None => continue,
+            Some(Json::String(text)) => text.clone(),
+            Some(Json::Object(members)) => match members.get("content").and_then(Json::as_str) {
+                Some(text) => text.to_owned(),
+                None => return Err(settings.wrong(&field, "an object with a string `content`")),
+            },
+            Some(_) => return Err(settings.wrong(&field, "a string, or an object with `content`")),
+        };
+        let id = tokenizer.token_to_id(&text);
+        special.push(Special { role, text, id });
+    }
+    Ok(special)
+}
