@@ -19,6 +19,7 @@ pub mod memory;
 pub mod payload;
 pub mod sampler;
 pub mod text_stream;
+pub mod text_tools;
 pub mod threads;
 pub mod tokenizer;
 

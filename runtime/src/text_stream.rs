@@ -13,6 +13,9 @@ use crate::tokenizer::Tokenizer;
 /// Ids of the prompt that give the first new token its context.
 const CONTEXT_IDS: usize = 8;
 
+/// Bytes, hence ids, of the longest character.
+const LONGEST_CHAR: usize = 4;
+
 /// Decodes token by token.
 pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,
@@ -23,16 +26,41 @@ pub struct TextStream<'t> {
 }
 
 impl<'t> TextStream<'t> {
-    /// A stream that continues `prompt` (empty: a text of its own, without a leading space).
-    pub fn new(tokenizer: &'t Tokenizer, prompt: &[u32], skip_special: bool) -> TextStream<'t> {
-        let ids = prompt[prompt.len().saturating_sub(CONTEXT_IDS)..].to_vec();
-        let border = ids.len();
-        TextStream {
+    /// A stream that continues `prompt` (empty: a text of its own, without a leading space). A
+    /// character that the prompt has begun is given out whole.
+    pub fn new(
+        tokenizer: &'t Tokenizer,
+        prompt: &[u32],
+        skip_special: bool,
+    ) -> Result<TextStream<'t>> {
+        let broken = |ids: &[u32], at_start: bool| -> Result<bool> {
+            let text = tokenizer.decode(ids, skip_special)?;
+            Ok(if at_start {
+                text.starts_with('\u{fffd}')
+            } else {
+                text.ends_with('\u{fffd}')
+            })
+        };
+        // Both ends of the context shall be borders of characters: a few ids back there is one.
+        let latest = prompt.len().saturating_sub(CONTEXT_IDS);
+        let mut first = latest;
+        while first > 0 && latest - first < LONGEST_CHAR && broken(&prompt[first..], true)? {
+            first -= 1;
+        }
+        let ids = prompt[first..].to_vec();
+        let mut border = ids.len();
+        while border > 0 && ids.len() - border < LONGEST_CHAR && broken(&ids[..border], false)? {
+            border -= 1;
+        }
+        if broken(&ids[..border], false)? {
+            border = ids.len();
+        }
+        Ok(TextStream {
             tokenizer,
             skip_special,
             ids,
             border,
-        }
+        })
     }
 
     /// Takes a token and gives out the text that it completes, which may be empty.

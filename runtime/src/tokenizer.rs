@@ -75,6 +75,15 @@ impl Tokenizer {
 
     /// The text of some ids; ids that are no tokens give nothing.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let special = |token: &str| self.inner.get_added_vocabulary().is_special_token(token);
+        let shown = |&id: &u32| {
+            self.token(id)
+                .is_some_and(|t| !skip_special || !special(&t))
+        };
+        if !ids.iter().any(shown) {
+            // Some decoders count on at least one token.
+            return Ok(String::new());
+        }
         let wrong = |e| Error::Input(format!("the tokenizer cannot decode these ids: {e}"));
         self.inner.decode(ids, skip_special).map_err(wrong)
     }
