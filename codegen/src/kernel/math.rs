@@ -1,0 +1,256 @@
+//! Elementary functions as vector polynomials.
+//!
+//! In: f32 vectors (any lanes). Out: the same shape, about 1e-7 relative to the true value.
+//! Coefficients interpolate the functions at Chebyshev nodes; the range and the form of each fit
+//! stand beside it. The same operations on every feature level, so the same bits.
+
+use super::{Elem, KernelBuilder, Value};
+
+/// `(e^r - 1 - r) / r²` on `|r| ≤ ln 2 / 2`.
+const EXP: [f64; 5] = [
+    5.000000000e-01,
+    1.666657703e-01,
+    4.166655466e-02,
+    8.363173075e-03,
+    1.392617612e-03,
+];
+/// `(sin r - r) / r³` in `r²` on `|r| ≤ π/4`.
+const SIN: [f64; 4] = [
+    -1.666666666e-01,
+    8.333331870e-03,
+    -1.984008438e-04,
+    2.724962010e-06,
+];
+/// `(cos r - 1 + r²/2) / r⁴` in `r²` on `|r| ≤ π/4`.
+const COS: [f64; 4] = [
+    4.166666666e-02,
+    -1.388888767e-03,
+    2.480059841e-05,
+    -2.730070415e-07,
+];
+/// `(tanh x - x) / x³` in `x²` on `|x| ≤ 0.625`.
+const TANH: [f64; 6] = [
+    -3.333333317e-01,
+    1.333330356e-01,
+    -5.395925959e-02,
+    2.176891871e-02,
+    -8.343945658e-03,
+    2.292744936e-03,
+];
+/// `erf(x) / x` in `x²` on `|x| ≤ 1`.
+const ERF: [f64; 7] = [
+    1.128379166e+00,
+    -3.761262667e-01,
+    1.128359472e-01,
+    -2.685421201e-02,
+    5.189087423e-03,
+    -8.016864281e-04,
+    7.875875043e-05,
+];
+/// `-ln(1 - erf t) / t` on `1 ≤ t ≤ 4`.
+const ERFC: [f64; 8] = [
+    1.128957243e+00,
+    6.339714476e-01,
+    1.080919126e-01,
+    -2.530860120e-02,
+    4.373922625e-03,
+    -5.157455639e-04,
+    3.659301183e-05,
+    -1.166032501e-06,
+];
+
+impl KernelBuilder<'_> {
+    fn like(&mut self, x: Value, v: f64) -> Value {
+        self.constant(x.ty, v)
+    }
+
+    /// `c[0] + x (c[1] + x (…))`.
+    fn polynomial(&mut self, x: Value, coefficients: &[f64]) -> Value {
+        let (last, rest) = coefficients
+            .split_last()
+            .expect("a polynomial has coefficients");
+        let mut sum = self.like(x, *last);
+        for c in rest.iter().rev() {
+            let c = self.like(x, *c);
+            sum = self.fma(sum, x, c);
+        }
+        sum
+    }
+
+    /// `e^x`; arguments beyond ±87.3 are clamped, so the result is finite and positive.
+    pub fn exp(&mut self, x: Value) -> Value {
+        let (low, high) = (self.like(x, -87.3), self.like(x, 87.3));
+        let x = self.max(x, low);
+        let x = self.min(x, high);
+        let log2_e = self.like(x, std::f64::consts::LOG2_E);
+        let scaled = self.mul(x, log2_e);
+        let n = self.round_even(scaled);
+        // ln 2 in two parts, the first with few enough bits that n times it is exact.
+        let (upper, lower) = (
+            self.like(x, -0.693145751953125),
+            self.like(x, -1.428_606_820_309_417_2e-6),
+        );
+        let r = self.fma(n, upper, x);
+        let r = self.fma(n, lower, r);
+        let p = self.polynomial(r, &EXP);
+        let square = self.mul(r, r);
+        let p = self.fma(p, square, r);
+        let one = self.like(x, 1.0);
+        let p = self.add(p, one);
+        let power = self.to_int(n, Elem::I32);
+        let power = self.add_const(power, 127);
+        let power = self.shl(power, 23);
+        let power = self.bitcast(power, Elem::F32);
+        self.mul(p, power)
+    }
+
+    /// `1 / (1 + e^-x)`.
+    pub fn sigmoid(&mut self, x: Value) -> Value {
+        let one = self.like(x, 1.0);
+        self.logistic(one, x)
+    }
+
+    /// `x / (1 + e^-x)`.
+    pub fn silu(&mut self, x: Value) -> Value {
+        self.logistic(x, x)
+    }
+
+    /// `numerator / (1 + e^-x)`.
+    fn logistic(&mut self, numerator: Value, x: Value) -> Value {
+        let minus = self.neg(x);
+        let e = self.exp(minus);
+        let one = self.like(x, 1.0);
+        let below = self.add(one, e);
+        self.div(numerator, below)
+    }
+
+    /// Hyperbolic tangent.
+    pub fn tanh(&mut self, x: Value) -> Value {
+        let size = self.abs(x);
+        let square = self.mul(x, x);
+        let p = self.polynomial(square, &TANH);
+        let cube = self.mul(square, size);
+        let small = self.fma(p, cube, size);
+        let twice = self.add(size, size);
+        let e = self.exp(twice);
+        let one = self.like(x, 1.0);
+        let below = self.add(e, one);
+        let two = self.like(x, 2.0);
+        let part = self.div(two, below);
+        let large = self.sub(one, part);
+        let edge = self.like(x, 0.625);
+        let inside = self.lt(size, edge);
+        let t = self.select(inside, small, large);
+        self.copy_sign(t, x)
+    }
+
+    /// The error function.
+    pub fn erf(&mut self, x: Value) -> Value {
+        let size = self.abs(x);
+        let square = self.mul(x, x);
+        let p = self.polynomial(square, &ERF);
+        let small = self.mul(p, size);
+        let end = self.like(x, 4.0);
+        let t = self.min(size, end);
+        let p = self.polynomial(t, &ERFC);
+        let exponent = self.mul(p, t);
+        let exponent = self.neg(exponent);
+        let e = self.exp(exponent);
+        let one = self.like(x, 1.0);
+        let large = self.sub(one, e);
+        let inside = self.lt(size, one);
+        let r = self.select(inside, small, large);
+        self.copy_sign(r, x)
+    }
+
+    /// `x/2 (1 + erf(x / √2))`.
+    pub fn gelu(&mut self, x: Value) -> Value {
+        let scale = self.like(x, std::f64::consts::FRAC_1_SQRT_2);
+        let inner = self.mul(x, scale);
+        let e = self.erf(inner);
+        self.half_times(x, e)
+    }
+
+    /// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
+    pub fn gelu_tanh(&mut self, x: Value) -> Value {
+        let square = self.mul(x, x);
+        let cube = self.mul(square, x);
+        let c = self.like(x, 0.044715);
+        let inner = self.fma(cube, c, x);
+        let scale = self.like(x, 0.797_884_560_802_865_4);
+        let inner = self.mul(inner, scale);
+        let t = self.tanh(inner);
+        self.half_times(x, t)
+    }
+
+    /// `x / (1 + e^(-1.702 x))`.
+    pub fn quick_gelu(&mut self, x: Value) -> Value {
+        let scale = self.like(x, 1.702);
+        let inner = self.mul(x, scale);
+        self.logistic(x, inner)
+    }
+
+    /// `x/2 (1 + f)`.
+    fn half_times(&mut self, x: Value, f: Value) -> Value {
+        let half = self.like(x, 0.5);
+        let half = self.mul(x, half);
+        let one = self.like(x, 1.0);
+        let sum = self.add(f, one);
+        self.mul(half, sum)
+    }
+
+    /// `cap * tanh(x / cap)`.
+    pub fn softcap(&mut self, x: Value, cap: f32) -> Value {
+        let c = self.like(x, f64::from(cap));
+        let inner = self.div(x, c);
+        let t = self.tanh(inner);
+        self.mul(t, c)
+    }
+
+    /// `(sin x, cos x)`, accurate for `|x| ≤ 1e8`: the range is reduced in f64.
+    pub fn sin_cos(&mut self, x: Value) -> (Value, Value) {
+        let wide = self.to_f64(x);
+        let per = self.like(wide, std::f64::consts::FRAC_2_PI);
+        let turns = self.mul(wide, per);
+        let n = self.round_even(turns);
+        let quarter = self.like(wide, -std::f64::consts::FRAC_PI_2);
+        let rest = self.like(wide, -6.123_233_995_736_766e-17);
+        let r = self.fma(n, quarter, wide);
+        let r = self.fma(n, rest, r);
+        let r = self.to_f32(r);
+        let quadrant = self.to_int(n, Elem::I32);
+
+        let square = self.mul(r, r);
+        let p = self.polynomial(square, &SIN);
+        let cube = self.mul(square, r);
+        let sine = self.fma(p, cube, r);
+        let q = self.polynomial(square, &COS);
+        let (one, half) = (self.like(r, 1.0), self.like(r, -0.5));
+        let start = self.fma(square, half, one);
+        let fourth = self.mul(square, square);
+        let cosine = self.fma(q, fourth, start);
+
+        let (bit0, bit1) = (
+            self.constant(quadrant.ty, 1.0),
+            self.constant(quadrant.ty, 2.0),
+        );
+        let zero = self.constant(quadrant.ty, 0.0);
+        let odd = self.and(quadrant, bit0);
+        let swapped = self.ne(odd, zero);
+        let s = self.select(swapped, cosine, sine);
+        let c = self.select(swapped, sine, cosine);
+        // sin is negative in quadrants 2 and 3, cos in 1 and 2.
+        let s_sign = self.and(quadrant, bit1);
+        let next = self.add(quadrant, bit0);
+        let c_sign = self.and(next, bit1);
+        (self.flip(s, s_sign), self.flip(c, c_sign))
+    }
+
+    /// Negates the lanes whose `bit` (0 or 2) is set.
+    fn flip(&mut self, x: Value, bit: Value) -> Value {
+        let sign = self.shl(bit, 30);
+        let bits = self.bitcast(x, Elem::I32);
+        let bits = self.xor(bits, sign);
+        self.bitcast(bits, Elem::F32)
+    }
+}

@@ -1,0 +1,92 @@
+//! Lanes: broadcast, extract, shuffle, and reductions in a fixed order.
+//!
+//! In: vectors. Out: vectors or scalars. A reduction halves the vector again and again (lane `i`
+//! with lane `i + n/2`), on every feature level alike.
+
+use super::{Elem, GROUP, KernelBuilder, LANES, Ty, Value};
+use crate::mlir::Attr;
+
+impl KernelBuilder<'_> {
+    /// 16 lanes of one scalar.
+    pub fn broadcast(&mut self, v: Value) -> Value {
+        let elem = v.ty.elem().expect("pointers have no lanes");
+        self.broadcast_to(v, Ty::Vector(elem, LANES as u32))
+    }
+
+    pub fn broadcast_to(&mut self, v: Value, ty: Ty) -> Value {
+        self.one("vector.broadcast", &[v], ty, &[])
+    }
+
+    /// Lane `lane` as a scalar.
+    pub fn extract(&mut self, v: Value, lane: u32) -> Value {
+        let elem = v.ty.elem().expect("a vector has elements");
+        let at = [i64::from(lane)];
+        let attribute = ("static_position", Attr::I64s(&at));
+        self.one("vector.extract", &[v], Ty::Scalar(elem), &[attribute])
+    }
+
+    /// Lanes picked from the concatenation of `a` and `b`.
+    pub fn shuffle(&mut self, a: Value, b: Value, mask: &[i64]) -> Value {
+        let elem = a.ty.elem().expect("a vector has elements");
+        let ty = Ty::Vector(elem, mask.len() as u32);
+        self.one("vector.shuffle", &[a, b], ty, &[("mask", Attr::I64s(mask))])
+    }
+
+    fn halve(&mut self, v: Value, mut join: impl FnMut(&mut Self, Value, Value) -> Value) -> Value {
+        let mut v = v;
+        while v.ty.lanes() > 1 {
+            let half = i64::from(v.ty.lanes() / 2);
+            let low: Vec<i64> = (0..half).collect();
+            let high: Vec<i64> = (half..2 * half).collect();
+            let a = self.shuffle(v, v, &low);
+            let b = self.shuffle(v, v, &high);
+            v = join(self, a, b);
+        }
+        self.extract(v, 0)
+    }
+
+    /// Sum of all lanes.
+    pub fn sum_lanes(&mut self, v: Value) -> Value {
+        self.halve(v, |b, x, y| b.add(x, y))
+    }
+
+    /// Largest lane.
+    pub fn max_lanes(&mut self, v: Value) -> Value {
+        self.halve(v, |b, x, y| b.max(x, y))
+    }
+
+    /// `[0, 1, … 15]` as i32.
+    pub fn lane_numbers(&mut self) -> Value {
+        let numbers: Vec<i32> = (0..LANES as i32).collect();
+        self.lanes_i32(&numbers)
+    }
+
+    /// 1.0 in lanes below `valid`, 0.0 from there on.
+    pub fn lane_mask(&mut self, valid: i64) -> Value {
+        let lanes: Vec<f32> = (0..LANES)
+            .map(|i| if i < valid { 1.0 } else { 0.0 })
+            .collect();
+        let v = self.lanes_f32(&lanes);
+        debug_assert_eq!(v.ty, GROUP);
+        v
+    }
+
+    /// Lane `lane` is `v`, the rest `rest`.
+    pub fn one_lane(&mut self, v: Value, lane: u32, rest: f64) -> Value {
+        let elem = v.ty.elem().expect("a scalar has an element type");
+        let base = self.constant(Ty::Vector(elem, LANES as u32), rest);
+        let at = [i64::from(lane)];
+        let attribute = ("static_position", Attr::I64s(&at));
+        self.one("vector.insert", &[v, base], base.ty, &[attribute])
+    }
+
+    /// Integer lanes of one scalar type, for masks.
+    pub fn int_lanes(&mut self, v: Value) -> Value {
+        let elem = v.ty.elem().expect("a scalar has an element type");
+        assert!(
+            matches!(elem, Elem::I32 | Elem::I64),
+            "index lanes are i32 or i64"
+        );
+        self.broadcast(v)
+    }
+}

@@ -1,0 +1,381 @@
+//! `y = epilogue(x · Wᵀ)` over weights packed in panels of 64 output columns.
+//!
+//! In: rows of x, packed W, bias, residual. Out: rows of y.
+//!
+//! - The work units are (panel, tile of 6 rows), panel by panel; a thread owns a contiguous run,
+//!   so a panel stays in its L2 while all its rows pass.
+//! - Long K goes in chunks with the sums carried in scratch; the order of each sum stays k = 0, 1,
+//!   2, …, so neither chunks nor threads nor the number of rows change a bit.
+//! - 16-bit weights are widened in the inner loop for few rows, once per chunk for many.
+//!
+//! Not here: block-quantised weights.
+
+use super::{Activation, F32, PANEL, TILE_ROWS, Tile, Unpack, tag};
+use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
+
+/// Longest K that is done in one piece.
+const WHOLE_K: i64 = 1536;
+/// Longest chunk of a longer K.
+const CHUNK_K: i64 = 1024;
+/// Rows whose sums are in scratch at a time: for one piece, and for chunks.
+const BLOCK_ROWS: i64 = 48;
+const CHUNKED_ROWS: i64 = 192;
+/// Rows from which on 16-bit weights are widened into scratch first.
+const UNPACK_ROWS: i64 = 12;
+
+/// A linear layer.
+///
+/// Emits `linear(thread, threads, n: i64, x: *f32, w: *elem, bias: *f32, residual: *f32,
+/// y: *f32, scratch: *u8)`:
+/// x `[n, x_stride]`, w `[m/64][k][64]`, bias `[m]`, residual and y `[n, stride]`. Without bias
+/// or residual their pointers are not read. `residual` may be `y` itself; x overlaps neither.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// Physical inputs, a multiple of 16.
+    pub k: i64,
+    /// Physical rows of W, a multiple of 64 (gate and up rows both count under `glu`).
+    pub m: i64,
+    /// Logical outputs (columns of y, after `glu`); y's lanes up to the next multiple of 16 are
+    /// written as zeros, nothing behind them is touched.
+    pub width: i64,
+    pub x_stride: i64,
+    pub y_stride: i64,
+    pub elem: Elem,
+    pub bias: bool,
+    pub activation: Activation,
+    /// `activation(gate) * up`; rows of W interleaved by 16 (g0..15, u0..15, g16..31, …).
+    pub glu: bool,
+    /// Multiplies the activated value.
+    pub scale: Option<f32>,
+    /// `cap * tanh(v / cap)`, after `scale`.
+    pub softcap: Option<f32>,
+    /// Adds `residual`; its stride in floats. Last.
+    pub residual: Option<i64>,
+}
+
+/// The parameters at run time.
+#[derive(Clone, Copy)]
+struct Args {
+    n: Value,
+    x: Value,
+    w: Value,
+    bias: Value,
+    residual: Value,
+    y: Value,
+    /// `[rows][64]` sums.
+    sums: Value,
+    /// `[chunk][64]` widened weights.
+    wide: Value,
+}
+
+impl Linear {
+    pub fn symbol(&self) -> String {
+        let mut name = format!(
+            "linear_k{}_m{}_o{}_x{}_y{}_{}_{}",
+            self.k,
+            self.m,
+            self.width,
+            self.x_stride,
+            self.y_stride,
+            self.elem.name(),
+            self.activation.name()
+        );
+        if self.glu {
+            name += "_glu";
+        }
+        if self.bias {
+            name += "_bias";
+        }
+        if let Some(v) = self.scale {
+            name += &format!("_s{}", tag(v));
+        }
+        if let Some(v) = self.softcap {
+            name += &format!("_c{}", tag(v));
+        }
+        if let Some(stride) = self.residual {
+            name += &format!("_r{stride}");
+        }
+        name
+    }
+
+    /// Bytes of scratch that a call uses.
+    pub fn scratch_bytes(&self) -> i64 {
+        let wide = if self.elem == Elem::F32 {
+            0
+        } else {
+            self.chunk() * PANEL * F32
+        };
+        self.block_rows() * PANEL * F32 + wide
+    }
+
+    fn chunks(&self) -> i64 {
+        if self.k <= WHOLE_K {
+            1
+        } else {
+            (self.k + CHUNK_K - 1) / CHUNK_K
+        }
+    }
+
+    /// Length of every chunk but the last, a multiple of 16.
+    fn chunk(&self) -> i64 {
+        let groups = self.k / LANES;
+        (groups + self.chunks() - 1) / self.chunks() * LANES
+    }
+
+    fn block_rows(&self) -> i64 {
+        if self.chunks() == 1 {
+            BLOCK_ROWS
+        } else {
+            CHUNKED_ROWS
+        }
+    }
+
+    /// Output columns of a whole panel.
+    fn panel_width(&self) -> i64 {
+        if self.glu { PANEL / 2 } else { PANEL }
+    }
+
+    /// Emits the function and returns its symbol.
+    pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+        assert!(
+            self.k % LANES == 0 && self.m % PANEL == 0,
+            "physical sizes are padded"
+        );
+        let panels = self.m / PANEL;
+        assert!(
+            self.width <= panels * self.panel_width()
+                && self.width > (panels - 1) * self.panel_width(),
+            "the last panel holds the last output"
+        );
+        let params = [
+            Param::i64(),
+            Param::i64(),
+            Param::i64(),
+            Param::input(),
+            Param::input(),
+            Param::input(),
+            Param::ptr(),
+            Param::ptr(),
+            Param::output(),
+        ];
+        b.kernel(&self.symbol(), &params, |b, args| {
+            let [thread, threads, n, x, w, bias, residual, y, scratch] = *args else {
+                unreachable!("nine parameters")
+            };
+            let wide = b.offset(scratch, self.block_rows() * PANEL * F32);
+            let a = Args {
+                n,
+                x,
+                w,
+                bias,
+                residual,
+                y,
+                sums: scratch,
+                wide,
+            };
+            let tiles = b.ceil_div_const(n, TILE_ROWS);
+            let units = b.mul_const(tiles, panels);
+            let (lo, hi) = b.slice(thread, threads, units);
+            let some = b.lt(lo, hi);
+            b.when(some, |b| {
+                let first = b.div(lo, tiles);
+                let last = b.add_const(hi, -1);
+                let last = b.div(last, tiles);
+                let end = b.add_const(last, 1);
+                b.for_each(first, end, 1, |b, panel| {
+                    let start = b.mul(panel, tiles);
+                    let (from, to) = (b.sub(lo, start), b.sub(hi, start));
+                    let zero = b.i64(0);
+                    let (from, to) = (b.max(from, zero), b.min(to, tiles));
+                    let from = b.mul_const(from, TILE_ROWS);
+                    let to = b.mul_const(to, TILE_ROWS);
+                    let to = b.min(to, a.n);
+                    self.panel(b, a, panel, from, to);
+                });
+            });
+        })
+    }
+
+    /// Rows `from..to` of one panel.
+    fn panel(&self, b: &mut KernelBuilder<'_>, a: Args, panel: Value, from: Value, to: Value) {
+        let size = self.elem.bytes();
+        let w = b.at(a.w, panel, self.k * PANEL * size);
+        if self.elem == Elem::F32 {
+            self.blocks(b, a, panel, from, to, w, false);
+            return;
+        }
+        let rows = b.sub(to, from);
+        let limit = b.i64(UNPACK_ROWS);
+        let many = b.ge(rows, limit);
+        let choice = b.choose(
+            many,
+            |b| {
+                if self.chunks() == 1 {
+                    self.unpack(b, w, a.wide, self.k);
+                }
+                self.blocks(b, a, panel, from, to, w, true);
+                Vec::new()
+            },
+            |b| {
+                self.blocks(b, a, panel, from, to, w, false);
+                Vec::new()
+            },
+        );
+        debug_assert!(choice.is_empty());
+    }
+
+    fn unpack(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value, rows: i64) {
+        let symbol = Unpack { elem: self.elem }.emit(b);
+        let count = b.i64(rows * PANEL);
+        b.call(&symbol, &[count, from, to], &[]);
+    }
+
+    /// The rows in blocks: zero the sums, add chunk after chunk, write y.
+    #[allow(clippy::too_many_arguments, reason = "the state of one panel")]
+    fn blocks(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        a: Args,
+        panel: Value,
+        from: Value,
+        to: Value,
+        w: Value,
+        unpacked: bool,
+    ) {
+        let elem = if unpacked { Elem::F32 } else { self.elem };
+        let tile = Tile {
+            elem,
+            groups: PANEL / LANES,
+            w_stride: PANEL,
+            acc_stride: PANEL,
+        }
+        .emit(b);
+        b.for_each(from, to, self.block_rows(), |b, row| {
+            let left = b.sub(to, row);
+            let most = b.i64(self.block_rows());
+            let rows = b.min(left, most);
+            let (zero, zeros) = (b.i64(0), b.splat(0.0));
+            b.for_each(zero, rows, 1, |b, i| {
+                let p = b.at(a.sums, i, PANEL * F32);
+                for group in 0..PANEL / LANES {
+                    let p = b.offset(p, group * LANES * F32);
+                    b.store(zeros, p);
+                }
+            });
+            let x = b.at(a.x, row, self.x_stride * F32);
+            let stride = b.i64(self.x_stride * F32);
+            let mut done = 0;
+            while done < self.k {
+                let length = self.chunk().min(self.k - done);
+                let packed = b.offset(w, done * PANEL * self.elem.bytes());
+                let source = match (unpacked, self.chunks()) {
+                    (false, _) => packed,
+                    (true, 1) => a.wide,
+                    (true, _) => {
+                        self.unpack(b, packed, a.wide, length);
+                        a.wide
+                    }
+                };
+                let x = b.offset(x, done * F32);
+                let k = b.i64(length);
+                b.call(&tile, &[rows, x, stride, source, a.sums, k], &[]);
+                done += length;
+            }
+            self.write(b, a, panel, row, rows);
+        });
+    }
+
+    /// The epilogue of `rows` rows from `row` on: sums to y.
+    fn write(&self, b: &mut KernelBuilder<'_>, a: Args, panel: Value, row: Value, rows: Value) {
+        let panels = self.m / PANEL;
+        let per_panel = self.panel_width();
+        let last_width = self.width - (panels - 1) * per_panel;
+        if last_width == per_panel {
+            self.write_rows(b, a, panel, row, rows, per_panel);
+        } else if panels == 1 {
+            self.write_rows(b, a, panel, row, rows, last_width);
+        } else {
+            let last = b.i64(panels - 1);
+            let inner = b.ne(panel, last);
+            b.choose(
+                inner,
+                |b| {
+                    self.write_rows(b, a, panel, row, rows, per_panel);
+                    Vec::new()
+                },
+                |b| {
+                    self.write_rows(b, a, panel, row, rows, last_width);
+                    Vec::new()
+                },
+            );
+        }
+    }
+
+    fn write_rows(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        a: Args,
+        panel: Value,
+        row: Value,
+        rows: Value,
+        width: i64,
+    ) {
+        let bias = b.at(a.bias, panel, PANEL * F32);
+        let y = b.at(a.y, row, self.y_stride * F32);
+        let y = b.at(y, panel, self.panel_width() * F32);
+        let residual = self.residual.map(|stride| {
+            let p = b.at(a.residual, row, stride * F32);
+            b.at(p, panel, self.panel_width() * F32)
+        });
+        let zero = b.i64(0);
+        b.for_each(zero, rows, 1, |b, i| {
+            let sums = b.at(a.sums, i, PANEL * F32);
+            let y = b.at(y, i, self.y_stride * F32);
+            let residual = residual.map(|p| b.at(p, i, self.residual.unwrap_or(0) * F32));
+            for group in 0..(width + LANES - 1) / LANES {
+                let valid = (width - group * LANES).min(LANES);
+                let mut v = if self.glu {
+                    let gate = self.sum(b, sums, bias, 2 * group);
+                    let up = self.sum(b, sums, bias, 2 * group + 1);
+                    let gate = self.activation.apply(b, gate);
+                    b.mul(gate, up)
+                } else {
+                    let v = self.sum(b, sums, bias, group);
+                    let v = self.activation.apply(b, v);
+                    if valid < LANES && !self.activation.keeps_zero() {
+                        let mask = b.lane_mask(valid);
+                        b.mul(v, mask)
+                    } else {
+                        v
+                    }
+                };
+                if let Some(scale) = self.scale {
+                    let scale = b.splat(scale);
+                    v = b.mul(v, scale);
+                }
+                if let Some(cap) = self.softcap {
+                    v = b.softcap(v, cap);
+                }
+                if let Some(p) = residual {
+                    let p = b.offset(p, group * LANES * F32);
+                    let r = b.load_group(p);
+                    v = b.add(v, r);
+                }
+                let p = b.offset(y, group * LANES * F32);
+                b.store(v, p);
+            }
+        });
+    }
+
+    /// Group `group` of a row's sums, with its bias.
+    fn sum(&self, b: &mut KernelBuilder<'_>, sums: Value, bias: Value, group: i64) -> Value {
+        let p = b.offset(sums, group * LANES * F32);
+        let v = b.load_group(p);
+        if !self.bias {
+            return v;
+        }
+        let p = b.offset(bias, group * LANES * F32);
+        let c = b.load_group(p);
+        b.add(v, c)
+    }
+}

@@ -1,0 +1,42 @@
+//! The kernels: one file per kind, each emitting functions from a plain parameter struct.
+//!
+//! In: shapes, element types and options. Out: a symbol in the [`KernelBuilder`]'s module.
+//!
+//! Common to all, unless a kernel says otherwise:
+//! - Arguments begin with `(thread, threads)`; a call does its thread's static slice and no more.
+//!   There are no barriers inside and no allocation.
+//! - Activations are f32 rows; strides count floats and are multiples of 16; pad lanes are zero on
+//!   entry and on exit.
+//! - Every sum has one order, which depends on neither threads, nor rows, nor the feature level.
+//! - `emit` is idempotent: the symbol names everything that shaped the code.
+//!
+//! Not here: which kernels a model needs, where buffers lie, and barriers between kernels.
+//!
+//! [`KernelBuilder`]: crate::kernel::KernelBuilder
+
+mod activation;
+mod elementwise;
+mod gather;
+mod linear;
+mod norm;
+mod tile;
+mod unpack;
+
+pub use activation::Activation;
+pub use elementwise::{Elementwise, RowOp};
+pub use gather::{Gather, TableLayout};
+pub use linear::Linear;
+pub use norm::{Norm, NormKind};
+pub use tile::{TILE_ROWS, Tile};
+pub use unpack::Unpack;
+
+/// Columns of a weight panel.
+pub const PANEL: i64 = 64;
+
+/// Bytes of an f32.
+const F32: i64 = 4;
+
+/// A float constant inside a symbol name.
+fn tag(v: f32) -> String {
+    format!("{:08x}", v.to_bits())
+}

@@ -1,0 +1,165 @@
+//! The register tile: a small matrix product into memory accumulators.
+//!
+//! In: rows of x, a row-major block of w. Out: `acc += x · w`.
+//! Invariant: each output is one chain of fused multiply-adds in the order of k, whatever the
+//! number of rows, so results are bitwise the same alone and in company.
+//! Not here: threads, chunks of k, epilogues; this is the inner part of `linear` and `attend`.
+
+use super::F32;
+use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
+
+/// Rows of a full register tile.
+pub const TILE_ROWS: i64 = 6;
+
+/// Steps of k in one round of the inner loop.
+const UNROLL: i64 = 4;
+
+/// `acc[rows][groups·16] += x[rows][k] · w[k][groups·16]`, any number of rows.
+///
+/// Emits `tile(rows: i64, x: *f32, x_stride: i64, w: *elem, acc: *f32, k: i64)`: `x_stride` in
+/// bytes; `k` is a multiple of 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Type of w: f32, f16 or bf16.
+    pub elem: Elem,
+    /// Column groups of 16, 1..=4.
+    pub groups: i64,
+    /// Elements between two rows of w.
+    pub w_stride: i64,
+    /// Floats between two rows of acc.
+    pub acc_stride: i64,
+}
+
+impl Tile {
+    pub fn symbol(&self) -> String {
+        format!(
+            "tile_{}_g{}_w{}_a{}",
+            self.elem.name(),
+            self.groups,
+            self.w_stride,
+            self.acc_stride
+        )
+    }
+
+    /// Emits the function and returns its symbol.
+    pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+        assert!((1..=4).contains(&self.groups), "a tile has 1 to 4 groups");
+        let params = [
+            Param::i64(),
+            Param::input(),
+            Param::i64(),
+            Param::input(),
+            Param::output(),
+            Param::i64(),
+        ];
+        b.kernel(&self.symbol(), &params, |b, args| {
+            let [rows, x, x_stride, w, acc, k] = *args else {
+                unreachable!("six parameters")
+            };
+            let full = b.div_const(rows, TILE_ROWS);
+            let full = b.mul_const(full, TILE_ROWS);
+            let zero = b.i64(0);
+            b.for_each(zero, full, TILE_ROWS, |b, row| {
+                self.rows(b, TILE_ROWS, row, x, x_stride, w, acc, k);
+            });
+            let rest = b.sub(rows, full);
+            for count in 1..TILE_ROWS {
+                let number = b.i64(count);
+                let chosen = b.eq(rest, number);
+                b.when(chosen, |b| {
+                    self.rows(b, count, full, x, x_stride, w, acc, k);
+                });
+            }
+        })
+    }
+
+    /// `count` rows from `row` on, all column groups, as many at a time as registers hold.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are the function's parameters"
+    )]
+    fn rows(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        count: i64,
+        row: Value,
+        x: Value,
+        x_stride: Value,
+        w: Value,
+        acc: Value,
+        k: Value,
+    ) {
+        let bytes = b.mul(row, x_stride);
+        let mut pointer = b.offset_by(x, bytes);
+        let mut xs = vec![pointer];
+        for _ in 1..count {
+            pointer = b.offset_by(pointer, x_stride);
+            xs.push(pointer);
+        }
+        let acc = b.at(acc, row, self.acc_stride * F32);
+        let fit = i64::from(b.level().tile_groups(count as u32));
+        let mut first = 0;
+        while first < self.groups {
+            let groups = fit.min(self.groups - first);
+            self.block(b, &xs, first, groups, w, acc, k);
+            first += groups;
+        }
+    }
+
+    /// One register tile: `xs.len()` rows by `groups` groups from `first` on.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are the function's parameters"
+    )]
+    fn block(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        xs: &[Value],
+        first: i64,
+        groups: i64,
+        w: Value,
+        acc: Value,
+        k: Value,
+    ) {
+        let size = self.elem.bytes();
+        let at =
+            |row: usize, group: i64| (row as i64 * self.acc_stride + (first + group) * LANES) * F32;
+        let mut sums = Vec::new();
+        for row in 0..xs.len() {
+            for group in 0..groups {
+                let p = b.offset(acc, at(row, group));
+                sums.push(b.load_group(p));
+            }
+        }
+        let zero = b.i64(0);
+        let w = b.offset(w, first * LANES * size);
+        let sums = b.for_carried(zero, k, UNROLL, &sums, |b, step, sums| {
+            let mut sums = sums.to_vec();
+            let w = b.at(w, step, self.w_stride * size);
+            for u in 0..UNROLL {
+                let columns: Vec<Value> = (0..groups)
+                    .map(|g| {
+                        let p = b.offset(w, (u * self.w_stride + g * LANES) * size);
+                        b.load_float(self.elem, p)
+                    })
+                    .collect();
+                for (row, x) in xs.iter().enumerate() {
+                    let p = b.at(*x, step, F32);
+                    let p = b.offset(p, u * F32);
+                    let v = b.load_broadcast(p);
+                    for (g, column) in columns.iter().enumerate() {
+                        let i = row * groups as usize + g;
+                        sums[i] = b.fma(v, *column, sums[i]);
+                    }
+                }
+            }
+            sums
+        });
+        for row in 0..xs.len() {
+            for group in 0..groups {
+                let p = b.offset(acc, at(row, group));
+                b.store(sums[row * groups as usize + group as usize], p);
+            }
+        }
+    }
+}

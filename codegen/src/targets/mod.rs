@@ -1,0 +1,3 @@
+//! The known targets, one file each. Data only.
+
+pub mod x86_64;

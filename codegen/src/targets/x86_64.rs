@@ -1,0 +1,35 @@
+//! x86-64 Linux: the AVX2 and AVX-512 levels of the psABI.
+
+use crate::target::{FeatureLevel, Target};
+
+pub const X86_64_LINUX: Target = Target {
+    triple: "x86_64-unknown-linux-gnu",
+    levels: &[V3, V4],
+};
+
+/// Haswell and Zen 1 onwards: 16 registers of 8 floats.
+pub const V3: FeatureLevel = FeatureLevel {
+    name: "x86-64-v3",
+    suffix: "v3",
+    llvm_cpu: "x86-64-v3",
+    llvm_features: "",
+    requires: &[
+        "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt",
+    ],
+    vector_bits: 256,
+    vector_registers: 16,
+};
+
+/// Skylake-X and Zen 4 onwards: 32 registers of 16 floats.
+pub const V4: FeatureLevel = FeatureLevel {
+    name: "x86-64-v4",
+    suffix: "v4",
+    llvm_cpu: "x86-64-v4",
+    llvm_features: "-prefer-256-bit",
+    requires: &[
+        "avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi1", "bmi2", "f16c",
+        "fma", "lzcnt", "movbe", "popcnt",
+    ],
+    vector_bits: 512,
+    vector_registers: 32,
+};

@@ -1,0 +1,137 @@
+//! 64-byte aligned test data, a small random generator, and comparison.
+
+use half::{bf16, f16};
+use llmc_codegen::kernel::Elem;
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
+/// Aligned bytes with typed views; filled with zeros.
+#[derive(Clone)]
+pub struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    pub fn bytes(len: usize) -> Buffer {
+        Buffer {
+            lines: vec![Line([0; 64]); len / 64 + 2],
+        }
+    }
+
+    pub fn floats(len: usize) -> Buffer {
+        Buffer::bytes(len * 4)
+    }
+
+    pub fn from_f32(values: &[f32]) -> Buffer {
+        let mut b = Buffer::floats(values.len());
+        b.f32_mut()[..values.len()].copy_from_slice(values);
+        b
+    }
+
+    pub fn from_i32(values: &[i32]) -> Buffer {
+        let mut b = Buffer::bytes(values.len() * 4);
+        for (to, v) in b.f32_mut().iter_mut().zip(values) {
+            *to = f32::from_bits(*v as u32);
+        }
+        b
+    }
+
+    /// The values rounded to `elem` and stored so.
+    pub fn from_elems(values: &[f32], elem: Elem) -> Buffer {
+        match elem {
+            Elem::F32 => Buffer::from_f32(values),
+            _ => {
+                let mut b = Buffer::bytes(values.len() * 2);
+                for (to, v) in b.u16_mut().iter_mut().zip(values) {
+                    *to = match elem {
+                        Elem::F16 => f16::from_f32(*v).to_bits(),
+                        _ => bf16::from_f32(*v).to_bits(),
+                    };
+                }
+                b
+            }
+        }
+    }
+
+    pub fn f32(&self) -> &[f32] {
+        // SAFETY: the lines are initialised and more aligned than f32.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+    }
+
+    pub fn f32_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and uniquely borrowed.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 16)
+        }
+    }
+
+    pub fn u16_mut(&mut self) -> &mut [u16] {
+        // SAFETY: as above.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 32)
+        }
+    }
+
+    pub fn ptr(&mut self) -> *mut u8 {
+        self.lines.as_mut_ptr().cast()
+    }
+
+    pub fn bits(&self) -> Vec<u32> {
+        self.f32().iter().map(|v| v.to_bits()).collect()
+    }
+}
+
+/// `v` as it comes back from storage as `elem`.
+pub fn rounded(v: f32, elem: Elem) -> f32 {
+    match elem {
+        Elem::F16 => f16::from_f32(v).to_f32(),
+        Elem::BF16 => bf16::from_f32(v).to_f32(),
+        _ => v,
+    }
+}
+
+/// A multiplicative generator; the same numbers in every run.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    /// Uniform in `-1..1`.
+    pub fn unit(&mut self) -> f32 {
+        self.next() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+
+    /// `rows` rows of `width` numbers, padded with zeros to `stride`.
+    pub fn rows(&mut self, rows: usize, width: usize, stride: usize) -> Vec<f32> {
+        let mut v = vec![0.0; rows * stride];
+        for row in v.chunks_mut(stride) {
+            row[..width].iter_mut().for_each(|x| *x = self.unit());
+        }
+        v
+    }
+}
+
+pub fn pad(v: usize, to: usize) -> usize {
+    v.div_ceil(to) * to
+}
+
+#[track_caller]
+pub fn assert_close(found: f32, expected: f64, tolerance: f64, what: &str) {
+    let error = (f64::from(found) - expected).abs();
+    assert!(
+        error <= tolerance * (1.0 + expected.abs()),
+        "{what}: found {found}, expected {expected}"
+    );
+}

@@ -1,0 +1,110 @@
+//! The polynomials against the standard library, over their whole ranges.
+
+use crate::buffer::Buffer;
+use crate::harness::load_all;
+use crate::linear::erf;
+use llmc_codegen::kernel::{KernelBuilder, Param, Value};
+
+type MathFn = unsafe extern "C" fn(u64, *const u8, *mut u8);
+
+fn check(
+    emit: impl Fn(&mut KernelBuilder<'_>, Value) -> Value,
+    xs: &[f32],
+    expected: impl Fn(f64) -> f64,
+    relative: f64,
+    absolute: f64,
+) {
+    let loaded = load_all(|b| {
+        b.kernel(
+            "f",
+            &[Param::i64(), Param::input(), Param::output()],
+            |b, args| {
+                let zero = b.i64(0);
+                b.for_each(zero, args[0], 1, |b, i| {
+                    let p = b.at(args[1], i, 64);
+                    let x = b.load_group(p);
+                    let y = emit(b, x);
+                    let p = b.at(args[2], i, 64);
+                    b.store(y, p);
+                });
+            },
+        );
+    });
+    let mut x = Buffer::from_f32(xs);
+    let mut previous: Option<Vec<u32>> = None;
+    for lib in &loaded {
+        let mut y = Buffer::floats(xs.len());
+        // SAFETY: the signature above; whole groups fit into the buffers.
+        unsafe {
+            let f: MathFn = lib.get("f");
+            f(xs.len().div_ceil(16) as u64, x.ptr(), y.ptr());
+        }
+        for (x, y) in xs.iter().zip(y.f32()) {
+            let e = expected(f64::from(*x));
+            let error = (f64::from(*y) - e).abs();
+            assert!(
+                error <= relative * e.abs() + absolute,
+                "at {x}: found {y}, expected {e}"
+            );
+        }
+        let bits = y.bits();
+        if let Some(previous) = &previous {
+            assert!(*previous == bits, "levels differ in bits");
+        }
+        previous = Some(bits);
+    }
+}
+
+fn grid(lo: f32, hi: f32) -> Vec<f32> {
+    (0..=20_000)
+        .map(|i| lo + (hi - lo) * i as f32 / 20_000.0)
+        .collect()
+}
+
+#[test]
+fn exponential() {
+    check(|b, x| b.exp(x), &grid(-87.0, 87.0), f64::exp, 2.5e-7, 0.0);
+    check(|b, x| b.exp(x), &[0.0; 16], |_| 1.0, 0.0, 0.0);
+    check(|b, x| b.exp(x), &[-1e30; 16], |_| 0.0, 0.0, 1e-37);
+}
+
+#[test]
+fn tangent_and_error_function() {
+    check(|b, x| b.tanh(x), &grid(-1.0, 1.0), f64::tanh, 3e-7, 0.0);
+    check(|b, x| b.tanh(x), &grid(-60.0, 60.0), f64::tanh, 3e-7, 0.0);
+    check(|b, x| b.erf(x), &grid(-5.0, 5.0), erf, 3e-7, 0.0);
+    check(
+        |b, x| b.gelu(x),
+        &grid(-6.0, 6.0),
+        |x| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        3e-7,
+        3e-7,
+    );
+    check(
+        |b, x| b.silu(x),
+        &grid(-90.0, 90.0),
+        |x| x / (1.0 + (-x).exp()),
+        4e-7,
+        2e-36,
+    );
+}
+
+#[test]
+fn sine_and_cosine() {
+    for end in [1.0, 100.0, 1e4, 1e6] {
+        check(
+            |b, x| b.sin_cos(x).0,
+            &grid(-end, end),
+            f64::sin,
+            2e-7,
+            1e-7,
+        );
+        check(
+            |b, x| b.sin_cos(x).1,
+            &grid(-end, end),
+            f64::cos,
+            2e-7,
+            1e-7,
+        );
+    }
+}
