@@ -1,0 +1,228 @@
+//! `choose-layouts`: how the rows of every value, and every weight, are stored.
+//!
+//! ```text
+//! %qr = rope %q, %angles : f32[N, 14, 64]      → stored as 14x(32, 32), and so are %q and the linear
+//! weight @layer.wq : bf16[896, 896]            → panels<rows = 14x(32, 32), cols = 1x(896)>
+//! ```
+//!
+//! Values get a place without an address (`plan-memory` finds the address); step values, kv_views and
+//! the entry's parameters get none. A weight takes the layouts of what it multiplies and makes; one that
+//! would need two packings is an error naming both uses: nothing is stored twice silently.
+//!
+//! | weight of | packing |
+//! |---|---|
+//! | linear | panels: rows as the result, cols as x; with `glu`, gate and up alternate |
+//! | gather alone | rows as the result |
+//! | gather and linear (tied) | panels |
+//! | norm, bias, attention bias | vector, as the row that it goes with |
+
+use llmc_ir::{ENTRY, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, ValueId, WeightId};
+
+use crate::{
+    LinearOperands, Pass, PassError, Remarks, Stats,
+    row_layouts::{RowLayouts, same_storage},
+};
+
+/// Chooses layouts.
+pub struct ChooseLayouts;
+
+/// How an instruction reads a weight.
+struct Use {
+    weight: WeightId,
+    pack: Pack,
+    by: String,
+}
+
+/// Floats from one row to the next: whole panels of 64.
+pub fn stride(layout: &Layout) -> u32 {
+    layout.width().next_multiple_of(64)
+}
+
+impl Pass for ChooseLayouts {
+    fn name(&self) -> &'static str {
+        "choose-layouts"
+    }
+
+    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Stats, PassError> {
+        let layouts = RowLayouts::choose(module)?;
+        let packs = choose_packs(module, &layouts)?;
+        let mut rewrites = 0;
+        for (w, pack) in module.weights.iter_mut().zip(packs) {
+            rewrites += usize::from(pack.is_some());
+            w.pack = pack;
+        }
+        for (f, func) in module.funcs.iter_mut().enumerate() {
+            let entry = func.name == ENTRY;
+            for v in 0..func.values.len() {
+                let id = ValueId(v as u32);
+                let outside = entry && func.params.contains(&id);
+                let layout = layouts.get(FuncId(f as u32), id).filter(|_| !outside);
+                let ids = func.ty(id).tensor().is_some_and(|t| t.dims.len() == 1);
+                func.values[v].place = layout.map(|layout| Place {
+                    at: 0,
+                    stride: if ids { 1 } else { stride(layout) },
+                    layout: layout.clone(),
+                });
+                rewrites += usize::from(layout.is_some());
+            }
+        }
+        Ok(Stats::of(rewrites))
+    }
+}
+
+/// The packing of every weight.
+fn choose_packs(module: &Module, layouts: &RowLayouts) -> Result<Vec<Option<Pack>>, PassError> {
+    let mut packs: Vec<Option<(Pack, String)>> = vec![None; module.weights.len()];
+    for (f, func) in module.funcs.iter().enumerate() {
+        for inst in &func.body {
+            let layout = |v: Option<&Operand>| match v {
+                Some(Operand::Value(v)) => layouts.get(FuncId(f as u32), *v),
+                _ => None,
+            };
+            let x = layout(inst.operands.first());
+            let result = inst.results.first().map(|v| Operand::Value(*v));
+            let y = layout(result.as_ref());
+            let by = format!("{} in @{}", inst.op.name(), func.name);
+            for new in uses(module, inst, x, y, &by) {
+                let weight = &module.weights[new.weight.index()];
+                let slot = &mut packs[new.weight.index()];
+                let agreed = match slot.take() {
+                    None => Some((new.pack.clone(), new.by.clone())),
+                    Some((old, by)) => agree(&old, &new.pack)
+                        .map(|pack| (pack, by.clone()))
+                        .ok_or((old, by))
+                        .map_err(|(old, by)| two_packs(&func.name, &weight.name, &old, &by, &new))
+                        .map(Some)?,
+                };
+                *slot = agreed;
+            }
+        }
+    }
+    Ok(packs.into_iter().map(|p| p.map(|(pack, _)| pack)).collect())
+}
+
+/// The weights that an op reads, where x and y are the layouts of its first operand and result.
+fn uses(
+    module: &Module,
+    inst: &Inst,
+    x: Option<&Layout>,
+    y: Option<&Layout>,
+    by: &str,
+) -> Vec<Use> {
+    let weights = inst.operands.iter().filter_map(|o| match o {
+        Operand::Weight(w) => Some(*w),
+        Operand::Value(_) | Operand::State(_) => None,
+    });
+    let (Some(x), Some(y)) = (x, y) else {
+        // Gather's ids have no layout where they are the entry's.
+        return match (&inst.op, y) {
+            (Op::Gather(_), Some(y)) => weights.map(|w| table(w, y, by)).collect(),
+            _ => vec![],
+        };
+    };
+    let vector = |weight: WeightId, layout: Layout| Use {
+        weight,
+        pack: Pack::Vector { layout },
+        by: by.to_string(),
+    };
+    match &inst.op {
+        Op::Linear(op) => {
+            let Some(args) = LinearOperands::read(op, &inst.operands) else {
+                return vec![];
+            };
+            let glu = op.glu.is_some();
+            let rows = match glu {
+                true => Layout::heads(2, &[y.len()]),
+                false => y.clone(),
+            };
+            let panels = Pack::Panels {
+                rows: rows.clone(),
+                cols: x.clone(),
+                glu,
+            };
+            let mut list = vec![Use {
+                weight: args.w,
+                pack: panels,
+                by: by.to_string(),
+            }];
+            list.extend(args.bias.map(|b| vector(b, rows)));
+            list.extend(args.norm.iter().map(|n| vector(*n, x.clone())));
+            list
+        }
+        Op::Gather(_) => weights.map(|w| table(w, y, by)).collect(),
+        Op::RmsNorm(_) | Op::LayerNorm(_) => {
+            let len = |w: WeightId| module.weights[w.index()].ty.last();
+            weights.map(|w| vector(w, of_norm(x, len(w)))).collect()
+        }
+        Op::Attention(_) => weights
+            .map(|w| {
+                let heads = y.0.first().map_or(0, |s| s.count);
+                vector(w, Layout::plain(heads))
+            })
+            .collect(),
+        _ => vec![],
+    }
+}
+
+/// A table whose rows are gathered.
+fn table(weight: WeightId, row: &Layout, by: &str) -> Use {
+    Use {
+        weight,
+        pack: Pack::Rows { cols: row.clone() },
+        by: by.to_string(),
+    }
+}
+
+/// The layout of a norm's weight: of a row, or of one head of it.
+fn of_norm(x: &Layout, len: Option<u32>) -> Layout {
+    match x.0.as_slice() {
+        [heads] if len == Some(heads.group_len()) => Layout::heads(1, &heads.parts),
+        _ => x.clone(),
+    }
+}
+
+/// One packing for two uses; None where there is none.
+fn agree(a: &Pack, b: &Pack) -> Option<Pack> {
+    let fits = match (a, b) {
+        (
+            Pack::Panels { rows, cols, glu },
+            Pack::Panels {
+                rows: r,
+                cols: c,
+                glu: g,
+            },
+        ) => same_storage(rows, r) && same_storage(cols, c) && glu == g,
+        (Pack::Rows { cols }, Pack::Rows { cols: c }) => same_storage(cols, c),
+        (Pack::Vector { layout }, Pack::Vector { layout: l }) => same_storage(layout, l),
+        // A tied table: gather reads the panels.
+        (Pack::Panels { cols, glu, .. }, Pack::Rows { cols: c }) => same_storage(cols, c) && !glu,
+        (Pack::Rows { .. }, Pack::Panels { .. }) => return agree(b, a),
+        _ => false,
+    };
+    fits.then(|| a.clone())
+}
+
+fn two_packs(func: &str, weight: &str, old: &Pack, by: &str, new: &Use) -> PassError {
+    let what = format!(
+        "@{weight} is stored as {} for {by}, and as {} for {}",
+        describe(old),
+        describe(&new.pack),
+        new.by
+    );
+    PassError::unsupported(func, what)
+}
+
+fn describe(pack: &Pack) -> String {
+    match pack {
+        Pack::Panels { rows, cols, glu } => {
+            let glu = if *glu {
+                ", gate and up alternating"
+            } else {
+                ""
+            };
+            format!("panels of {rows} by {cols}{glu}")
+        }
+        Pack::Rows { cols } => format!("rows of {cols}"),
+        Pack::Vector { layout } => format!("a vector of {layout}"),
+    }
+}

@@ -1,0 +1,129 @@
+//! What a pass is, and what it says: statistics, remarks, errors.
+//!
+//! A pass takes a module that verifies and leaves one that verifies. Where it could not do its work
+//! at a place that looked right, it leaves a *missed* remark saying why; that is not an error.
+
+use llmc_ir::Module;
+
+/// One rewrite of a module.
+pub trait Pass {
+    /// The name in `--passes=…`: verb first, with hyphens.
+    fn name(&self) -> &'static str;
+
+    /// Rewrites the module.
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Stats, PassError>;
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Places at which it changed the module.
+    pub rewrites: usize,
+}
+
+impl Stats {
+    /// `n` rewrites.
+    pub fn of(rewrites: usize) -> Stats {
+        Stats { rewrites }
+    }
+}
+
+/// Why a pass stopped.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PassError {
+    /// The model asks for something that makes no sense.
+    #[error("@{func}: {what}")]
+    Refused { func: String, what: String },
+    /// The model asks for something that this compiler cannot do (yet).
+    #[error("@{func}: {what} (not supported)")]
+    Unsupported { func: String, what: String },
+    /// An earlier pass has not run, or the module does not verify.
+    #[error("@{func}: {what}")]
+    OutOfOrder { func: String, what: String },
+}
+
+impl PassError {
+    /// The model makes no sense here.
+    pub fn refused(func: &str, what: impl Into<String>) -> PassError {
+        PassError::Refused {
+            func: func.into(),
+            what: what.into(),
+        }
+    }
+
+    /// Not supported (yet).
+    pub fn unsupported(func: &str, what: impl Into<String>) -> PassError {
+        PassError::Unsupported {
+            func: func.into(),
+            what: what.into(),
+        }
+    }
+
+    /// Something that an earlier pass should have done is missing.
+    pub fn out_of_order(func: &str, what: impl Into<String>) -> PassError {
+        PassError::OutOfOrder {
+            func: func.into(),
+            what: what.into(),
+        }
+    }
+}
+
+/// A place that a pass left alone although it looked right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    pub pass: &'static str,
+    pub func: String,
+    /// The value at which it is, as `%name`.
+    pub at: String,
+    /// Why nothing was done.
+    pub why: String,
+}
+
+impl std::fmt::Display for Remark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Remark {
+            pass,
+            func,
+            at,
+            why,
+        } = self;
+        write!(f, "missed: {pass}: @{func}: {at}: {why}")
+    }
+}
+
+/// The remarks of a run, in order; the same remark is kept once.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks {
+    pass: &'static str,
+    list: Vec<Remark>,
+}
+
+impl Remarks {
+    /// No remarks yet.
+    pub fn new() -> Remarks {
+        Remarks::default()
+    }
+
+    /// What follows is said by `pass`.
+    pub fn enter(&mut self, pass: &'static str) {
+        self.pass = pass;
+    }
+
+    /// `pass` left the value called `at` of `func` alone.
+    pub fn missed(&mut self, func: &str, at: &str, why: impl Into<String>) {
+        let remark = Remark {
+            pass: self.pass,
+            func: func.to_string(),
+            at: format!("%{at}"),
+            why: why.into(),
+        };
+        if !self.list.contains(&remark) {
+            self.list.push(remark);
+        }
+    }
+
+    /// All remarks, in order.
+    pub fn list(&self) -> &[Remark] {
+        &self.list
+    }
+}
