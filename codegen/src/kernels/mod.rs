@@ -7,6 +7,8 @@
 //!   There are no barriers inside and no allocation.
 //! - Activations are f32 rows; strides count floats and are multiples of 16; pad lanes are zero on
 //!   entry and on exit.
+//! - Kernels over rows slice the rows alike: thread t owns the same rows in each, so that such
+//!   kernels may follow one another without a barrier.
 //! - Every sum has one order, which depends on neither threads, nor rows, nor the feature level.
 //! - `emit` is idempotent: the symbol names everything that shaped the code.
 //!

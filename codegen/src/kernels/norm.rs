@@ -91,19 +91,20 @@ impl Norm {
             let [thread, threads, n, x, weight, bias, y] = *args else {
                 unreachable!("seven parameters")
             };
-            let units = b.mul_const(n, self.heads);
-            let (lo, hi) = b.slice(thread, threads, units);
-            b.for_each(lo, hi, 1, |b, unit| {
-                let row = b.div_const(unit, self.heads);
-                let head = b.rem_const(unit, self.heads);
+            // Rows are never shared between threads: what follows without a barrier relies on it.
+            let (lo, hi) = b.slice(thread, threads, n);
+            b.for_each(lo, hi, 1, |b, row| {
                 let x = b.at(x, row, self.x_stride * F32);
-                let x = b.at(x, head, self.physical * F32);
                 let y = b.at(y, row, self.y_stride * F32);
-                let y = b.at(y, head, self.physical * F32);
-                match self.kind {
-                    NormKind::Rms { offset } => self.rms(b, x, weight, y, offset),
-                    NormKind::Layer => self.layer(b, x, weight, bias, y),
-                }
+                let (first, end) = (b.i64(0), b.i64(self.heads));
+                b.for_each(first, end, 1, |b, head| {
+                    let x = b.at(x, head, self.physical * F32);
+                    let y = b.at(y, head, self.physical * F32);
+                    match self.kind {
+                        NormKind::Rms { offset } => self.rms(b, x, weight, y, offset),
+                        NormKind::Layer => self.layer(b, x, weight, bias, y),
+                    }
+                });
             });
         })
     }
