@@ -60,6 +60,24 @@ impl Layout {
         Layout(layouts.iter().flat_map(|l| l.0.iter().cloned()).collect())
     }
 
+    /// Logical elements of a row, where they can be counted.
+    pub fn checked_len(&self) -> Option<u32> {
+        self.sum(Some)
+    }
+
+    /// Stored elements of a row, where they can be counted.
+    pub fn checked_width(&self) -> Option<u32> {
+        self.sum(|p| p.checked_next_multiple_of(LANES))
+    }
+
+    fn sum(&self, of: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+        self.0.iter().try_fold(0u32, |n, s| {
+            let mut group = s.parts.iter();
+            let width = group.try_fold(0u32, |n, &p| n.checked_add(of(p)?))?;
+            n.checked_add(width.checked_mul(s.count)?)
+        })
+    }
+
     /// Logical elements of a row.
     pub fn len(&self) -> u32 {
         self.0.iter().map(|s| s.count * s.group_len()).sum()

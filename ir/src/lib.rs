@@ -51,6 +51,7 @@
 pub mod attr;
 pub mod builder;
 pub mod entity;
+pub mod eval;
 pub mod layout;
 pub mod mask;
 pub mod module;
@@ -60,7 +61,9 @@ pub mod parse;
 pub mod print;
 pub mod rope;
 pub mod source;
+pub mod stage;
 pub mod types;
+pub mod verify;
 
 pub use builder::FuncBuilder;
 pub use entity::{FuncId, StateId, ValueId, WeightId};
@@ -71,3 +74,4 @@ pub use op::{Op, OpDef, Operand, OperandType};
 pub use parse::{ParseError, parse};
 pub use source::TensorSource;
 pub use types::{DType, Dim, Sym, TensorType, Type};
+pub use verify::{Violation, verify};

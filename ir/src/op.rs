@@ -3,6 +3,7 @@
 use crate::{
     DType, State, StateId, TensorType, Type, ValueId, WeightId,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
 };
 
 pub use crate::ops::Op;
@@ -36,6 +37,9 @@ pub trait OpDef: Sized {
 
     /// Checks the operands and tells the results' types. The error says what was expected.
     fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String>;
+
+    /// What the op means: the results' values. Operands are of the types that `infer` has accepted.
+    fn eval(&self, frame: &mut Frame<'_, '_>, args: Args) -> Result<Vec<Val>, EvalError>;
 }
 
 /// Reads operands one by one, with errors that name the position.

@@ -3,6 +3,7 @@
 use crate::{
     DType, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::Operands,
 };
 
@@ -28,5 +29,10 @@ impl OpDef for Add {
             return Err(format!("operands are {a} and {b}, expected one type"));
         }
         Ok(vec![Type::Tensor(a.clone())])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (a, b) = (args.value()?, args.value()?);
+        Ok(vec![a.zip(&b, |a, b| a + b)?])
     }
 }

@@ -8,7 +8,13 @@
 use crate::{
     Mask, OpDef, OperandType, Type,
     attr::{AttrReader, AttrValue, Attrs, short},
+    eval::{Args, EvalError, Frame, Val},
     op::Operands,
+};
+
+use super::{
+    attn_bias::add_relative_bias, attn_mix::mix, attn_scores::scores, mask::hide, softcap::softcap,
+    softmax::softmax,
 };
 
 /// T5's relative position buckets (HF `T5Attention._relative_position_bucket`).
@@ -168,5 +174,27 @@ impl OpDef for Attention {
             ));
         }
         Ok(vec![Type::f32(&[q.dims[0], q.dims[1], v_dim.into()])])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (q, keys) = (args.tensor()?, args.value()?);
+        let (keys, values) = match *keys {
+            Val::View { state, slot } => frame.read(state, slot)?,
+            _ => {
+                let values = args.value()?;
+                (frame.per_sequence(&keys)?, frame.per_sequence(&values)?)
+            }
+        };
+        let mut s = scores(frame.step, &q, &keys, self.kv_group, self.scale);
+        if let Some(bias) = &self.bias {
+            let table = args.weight()?;
+            add_relative_bias(frame.step, bias, &table, &mut s);
+        }
+        if let Some(cap) = self.softcap {
+            s = s.iter().map(|s| s.map(|x| softcap(x, cap))).collect();
+        }
+        hide(frame.step, &self.mask, &mut s);
+        let p: Vec<_> = s.iter().map(softmax).collect();
+        Ok(vec![Val::F32(mix(frame.step, &p, &values, self.kv_group))])
     }
 }

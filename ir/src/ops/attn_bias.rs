@@ -4,6 +4,7 @@
 use crate::{
     OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Step, Tensor, Val},
     op::Operands,
     ops::RelativeBias,
 };
@@ -32,5 +33,30 @@ impl OpDef for AttnBias {
         o.step()?;
         o.end()?;
         Ok(vec![Type::Tensor(s.clone())])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (mut scores, table) = (args.scores()?, args.weight()?);
+        add_relative_bias(frame.step, &self.bias, &table, &mut scores);
+        Ok(vec![Val::PerToken(scores)])
+    }
+}
+
+/// Adds the bias to scores `[H, T]` of every token, by key position − query position.
+pub(super) fn add_relative_bias(
+    step: &Step,
+    bias: &RelativeBias,
+    table: &Tensor,
+    scores: &mut [Tensor],
+) {
+    for (&(seq, offset), s) in step.tokens.iter().zip(scores) {
+        let keys = s.last();
+        // The query's place among the keys, which end with this step's tokens.
+        let i = (keys + offset) as i64 - step.seqs[seq].new as i64;
+        for (h, row) in s.data.chunks_exact_mut(keys.max(1)).enumerate() {
+            for (j, x) in row.iter_mut().enumerate() {
+                *x += table.at(bias.bucket(j as i64 - i) as usize)[h];
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 use crate::{
     DType, Dim, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::Operands,
 };
 
@@ -33,5 +34,18 @@ impl OpDef for Gather {
             [n] => Ok(vec![Type::f32(&[*n, Dim::Fixed(d)])]),
             _ => Err(format!("ids are {ids}, expected one extent")),
         }
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (ids, table) = (args.ids()?, args.weight()?);
+        let mut data = Vec::new();
+        for &id in &ids {
+            let row = usize::try_from(id).map_or(&[][..], |i| table.at(i));
+            if row.is_empty() {
+                return Err(format!("id {id} is outside of a table of {} rows", table.dims[0]).into());
+            }
+            data.extend(row.iter().map(|x| x * self.scale));
+        }
+        Ok(vec![Val::F32(Tensor { dims: vec![ids.len(), table.last()], data })])
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     Dim, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::{Operands, last},
     ops::ActKind,
 };
@@ -33,4 +34,17 @@ impl OpDef for Glu {
         }
         Ok(vec![Type::f32(&[x.dims[0], Dim::Fixed(width / 2)])])
     }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let x = args.tensor()?;
+        Ok(vec![Val::F32(glu(&x, self.kind))])
+    }
+}
+
+/// act(first half) · second half, row by row.
+pub(super) fn glu(x: &Tensor, kind: ActKind) -> Tensor {
+    x.map_rows(x.last() / 2, |row| {
+        let (gate, up) = row.split_at(row.len() / 2);
+        gate.iter().zip(up).map(|(&g, &u)| (kind.apply(f64::from(g)) * f64::from(u)) as f32).collect()
+    })
 }

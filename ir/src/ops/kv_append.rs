@@ -4,6 +4,7 @@
 use crate::{
     OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::Operands,
 };
 
@@ -33,5 +34,11 @@ impl OpDef for KvAppend {
             }
         }
         Ok(vec![Type::KvView { heads: s.heads, k_dim: s.k_dim, v_dim: s.v_dim }])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (state, k, v) = (args.state()?, args.tensor()?, args.tensor()?);
+        let slot = frame.append(state, &k, &v)?;
+        Ok(vec![Val::View { state, slot }])
     }
 }

@@ -6,6 +6,7 @@
 use crate::{
     OpDef, OperandType, Sym, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::Operands,
 };
 
@@ -39,5 +40,21 @@ impl OpDef for KvRead {
             .ok_or_else(|| format!("n_rep is {}, expected at least 1", self.n_rep))?;
         let of = |dim: u32| Type::f32(&[Sym::B.into(), Sym::T.into(), heads.into(), dim.into()]);
         Ok(vec![of(k_dim), of(v_dim)])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let Val::View { state, slot } = *args.value()? else {
+            return Err("expected a kv_view".to_string().into());
+        };
+        let (keys, values) = frame.read(state, slot)?;
+        let n = self.n_rep as usize;
+        let repeat = |t: &Tensor| {
+            let mut dims = t.dims.clone();
+            dims[1] *= n;
+            let heads = t.data.chunks_exact(t.last().max(1));
+            Tensor { dims, data: heads.flat_map(|h| h.repeat(n)).collect() }
+        };
+        let all = |l: &[Tensor]| Val::PerSeq(l.iter().map(repeat).collect());
+        Ok(vec![all(&keys), all(&values)])
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val, dot},
     op::Operands,
 };
 
@@ -27,5 +28,13 @@ impl OpDef for L2Normalize {
         let x = o.f32("x", 2)?;
         o.end()?;
         Ok(vec![Type::Tensor(x.clone())])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let x = args.tensor()?;
+        Ok(vec![Val::F32(x.map_rows(x.last(), |row| {
+            let norm = dot(row, row).sqrt().max(f64::from(self.eps));
+            row.iter().map(|&x| (f64::from(x) / norm) as f32).collect()
+        }))])
     }
 }

@@ -4,6 +4,7 @@
 use crate::{
     DType, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::{Operands, last},
 };
 
@@ -32,4 +33,23 @@ impl OpDef for LayerNorm {
         o.end()?;
         Ok(vec![Type::Tensor(x.clone())])
     }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (x, w, b) = (args.value()?, args.weight()?, args.weight()?);
+        Ok(vec![x.map_tensors(|x| layer_norm(x, &w, &b, self.eps))?])
+    }
+}
+
+/// (x − mean) / √(var + eps) · w + b, row by row.
+pub(super) fn layer_norm(x: &Tensor, w: &Tensor, b: &Tensor, eps: f32) -> Tensor {
+    x.map_rows(x.last(), |row| {
+        let n = row.len() as f64;
+        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let var = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        let std = (var + f64::from(eps)).sqrt();
+        let one = |((&x, &w), &b): ((&f32, &f32), &f32)| {
+            ((f64::from(x) - mean) / std * f64::from(w) + f64::from(b)) as f32
+        };
+        row.iter().zip(&w.data).zip(&b.data).map(one).collect()
+    })
 }

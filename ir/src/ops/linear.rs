@@ -9,9 +9,12 @@
 use crate::{
     Dim, OpDef, OperandType, Type,
     attr::{AttrReader, AttrValue, Attrs, short},
+    eval::{Args, EvalError, Frame, Val, dot},
     op::{Operands, last},
     ops::ActKind,
 };
+
+use super::{glu::glu, layer_norm::layer_norm, rms_norm::rms_norm};
 
 /// A normalisation of the rows that a linear reads.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -109,5 +112,30 @@ impl OpDef for Linear {
         }
         o.end()?;
         Ok(vec![y])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (x, w) = (args.tensor()?, args.weight()?);
+        let bias = if self.bias { Some(args.weight()?) } else { None };
+        let x = match self.norm {
+            None => x,
+            Some(Norm::Rms { eps, offset }) => rms_norm(&x, &*args.weight()?, eps, offset),
+            Some(Norm::Layer { eps }) => {
+                let (w, b) = (args.weight()?, args.weight()?);
+                layer_norm(&x, &w, &b, eps)
+            }
+        };
+        let bias = |m: usize| bias.as_ref().map_or(0.0, |b| f64::from(b.data[m]));
+        let mut y = x.map_rows(w.dims[0], |row| {
+            w.rows().enumerate().map(|(m, w)| (dot(row, w) + bias(m)) as f32).collect()
+        });
+        if let Some(act) = self.act {
+            y = y.map(|x| act.apply(f64::from(x)) as f32);
+        }
+        if let Some(kind) = self.glu {
+            y = glu(&y, kind);
+        }
+        let y = Val::F32(y);
+        Ok(vec![if self.residual { y.zip(&*args.value()?, |y, r| y + r)? } else { y }])
     }
 }

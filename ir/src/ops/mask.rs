@@ -4,6 +4,7 @@
 use crate::{
     Mask, OpDef, OperandType, Type,
     attr::{AttrReader, AttrValue, Attrs},
+    eval::{Args, EvalError, Frame, Step, Tensor, Val},
     op::Operands,
 };
 
@@ -29,5 +30,27 @@ impl OpDef for MaskScores {
         o.step()?;
         o.end()?;
         Ok(vec![Type::Tensor(s.clone())])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let mut scores = args.scores()?;
+        hide(frame.step, &self.mask, &mut scores);
+        Ok(vec![Val::PerToken(scores)])
+    }
+}
+
+/// Sets the scores `[H, T]` of keys that the mask hides to −∞.
+pub(super) fn hide(step: &Step, mask: &Mask, scores: &mut [Tensor]) {
+    for (&(seq, offset), s) in step.tokens.iter().zip(scores) {
+        let keys = s.last();
+        // The query's place among the keys, which end with this step's tokens.
+        let i = (keys + offset) as i64 - step.seqs[seq].new as i64;
+        for row in s.data.chunks_exact_mut(keys.max(1)) {
+            for (j, x) in row.iter_mut().enumerate() {
+                if !mask.visible(i, j as i64) {
+                    *x = f32::NEG_INFINITY;
+                }
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 use crate::{
     OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
 };
 
 macro_rules! ops {
@@ -46,6 +47,15 @@ macro_rules! ops {
             /// Checks the operands and tells the results' types.
             pub fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String> {
                 match self { $(Op::$name(op) => op.infer(operands)),* }
+            }
+
+            /// What the op means (see [`crate::eval`]).
+            pub fn eval(
+                &self,
+                frame: &mut Frame<'_, '_>,
+                args: Args,
+            ) -> Result<Vec<Val>, EvalError> {
+                match self { $(Op::$name(op) => op.eval(frame, args)),* }
             }
         }
     };

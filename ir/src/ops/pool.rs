@@ -3,6 +3,7 @@
 use crate::{
     OpDef, OperandType, Sym, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::Operands,
 };
 
@@ -61,5 +62,25 @@ impl OpDef for Pool {
         o.step()?;
         o.end()?;
         Ok(vec![Type::f32(&[Sym::B.into(), x.dims[1]])])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (x, step) = (args.tensor()?, frame.step);
+        let mut out = Tensor::zeros(&[step.seqs.len(), x.last()]);
+        for (seq, row) in out.data.chunks_exact_mut(x.last().max(1)).enumerate() {
+            let tokens = step.range(seq);
+            for (c, y) in row.iter_mut().enumerate() {
+                let mut of = tokens.clone().map(|t| x.at(t)[c]);
+                *y = match self.kind {
+                    PoolKind::Mean => {
+                        (of.map(f64::from).sum::<f64>() / tokens.len() as f64) as f32
+                    }
+                    PoolKind::Cls => of.next().unwrap_or(0.0),
+                    PoolKind::LastToken => of.next_back().unwrap_or(0.0),
+                    PoolKind::Max => of.fold(f32::NEG_INFINITY, f32::max),
+                };
+            }
+        }
+        Ok(vec![Val::F32(out)])
     }
 }

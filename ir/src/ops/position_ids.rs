@@ -6,6 +6,7 @@
 use crate::{
     DType, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::Operands,
 };
 
@@ -31,5 +32,18 @@ impl OpDef for PositionIds {
         o.step()?;
         o.end()?;
         Ok(vec![Type::Tensor(ids.clone())])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (ids, pad) = (args.ids()?, self.pad as i32);
+        let mut out = Vec::with_capacity(ids.len());
+        for seq in 0..frame.step.seqs.len() {
+            let mut count = 0;
+            for &id in &ids[frame.step.range(seq)] {
+                count += i32::from(id != pad);
+                out.push(if id == pad { pad } else { pad.saturating_add(count) });
+            }
+        }
+        Ok(vec![Val::I32(out)])
     }
 }

@@ -7,8 +7,10 @@
 use crate::{
     OpDef, OperandType, Type,
     attr::{AttrReader, AttrValue, Attrs},
+    eval::{Arg, Args, EvalError, Frame, Val},
     op::Operands,
 };
+use std::sync::Arc;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Repeat {
@@ -39,5 +41,24 @@ impl OpDef for Repeat {
         let mut o = Operands::new(operands);
         let x = o.value("carried value")?;
         Ok(vec![x.clone()])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let mut x = args.value()?;
+        let rest: Vec<Arc<Val>> = args
+            .rest()
+            .filter_map(|a| match a {
+                Arg::Val(v) => Some(v),
+                Arg::Weight(_) | Arg::State(_) => None,
+            })
+            .collect();
+        frame.tap(&x);
+        for (class, slot) in &self.layers {
+            let mut args = vec![x];
+            args.extend(rest.iter().cloned());
+            x = frame.call(class, *slot, args)?;
+            frame.tap(&x);
+        }
+        Ok(vec![Arc::unwrap_or_clone(x)])
     }
 }

@@ -4,6 +4,7 @@
 use crate::{
     DType, OpDef, OperandType, Type,
     attr::{AttrReader, AttrValue, Attrs, short},
+    eval::{Args, EvalError, Frame, Tensor, Val, dot},
     op::{Operands, last},
 };
 
@@ -35,4 +36,20 @@ impl OpDef for RmsNorm {
         o.end()?;
         Ok(vec![Type::Tensor(x.clone())])
     }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (x, w) = (args.value()?, args.weight()?);
+        Ok(vec![x.map_tensors(|x| rms_norm(x, &w, self.eps, self.offset))?])
+    }
+}
+
+/// x / √(mean(x²) + eps) · (offset + w), row by row.
+pub(super) fn rms_norm(x: &Tensor, w: &Tensor, eps: f32, offset: f32) -> Tensor {
+    x.map_rows(x.last(), |row| {
+        let rms = (dot(row, row) / row.len() as f64 + f64::from(eps)).sqrt();
+        let one = |(&x, &w): (&f32, &f32)| {
+            (f64::from(x) / rms * (f64::from(offset) + f64::from(w))) as f32
+        };
+        row.iter().zip(&w.data).map(one).collect()
+    })
 }

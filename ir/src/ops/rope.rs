@@ -6,6 +6,7 @@
 use crate::{
     OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::{Operands, last},
 };
 
@@ -44,5 +45,20 @@ impl OpDef for Rope {
             return Err(format!("angles are {angles}, which do not fit {x}"));
         }
         Ok(vec![Type::Tensor(x.clone())])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let (mut x, angles) = (args.tensor()?, args.tensor()?);
+        let (d, dim) = (x.last(), angles.last());
+        let RopeStyle::Neox = self.style;
+        for (i, head) in x.data.chunks_exact_mut(d.max(1)).enumerate() {
+            let (cos, sin) = angles.at(i / x.dims[1]).split_at(dim / 2);
+            for j in 0..dim / 2 {
+                let (a, b) = (head[j], head[j + dim / 2]);
+                head[j] = a * cos[j] - b * sin[j];
+                head[j + dim / 2] = b * cos[j] + a * sin[j];
+            }
+        }
+        Ok(vec![Val::F32(x)])
     }
 }

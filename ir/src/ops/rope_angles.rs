@@ -4,8 +4,9 @@
 use crate::{
     DType, Dim, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::Operands,
-    rope::RopeScaling,
+    rope::{RopeScaling, inv_freq},
 };
 
 #[derive(Clone, PartialEq, Debug)]
@@ -42,5 +43,18 @@ impl OpDef for RopeAngles {
             return Err(format!("dim is {}, expected an even number", self.dim));
         }
         Ok(vec![Type::f32(&[pos.dims[0], Dim::Fixed(self.dim)])])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let pos = args.ids()?;
+        let freq = inv_freq(self.theta, self.dim, &self.scaling);
+        let factor = self.scaling.attention_factor();
+        let mut data = Vec::new();
+        for &p in &pos {
+            let angle = |f: &f32| f64::from(p as f32 * f);
+            data.extend(freq.iter().map(|f| angle(f).cos() as f32 * factor));
+            data.extend(freq.iter().map(|f| angle(f).sin() as f32 * factor));
+        }
+        Ok(vec![Val::F32(Tensor { dims: vec![pos.len(), self.dim as usize], data })])
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     OpDef, OperandType, Sym, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::Operands,
 };
 
@@ -26,5 +27,12 @@ impl OpDef for Rows {
         o.step()?;
         o.end()?;
         Ok(vec![Type::f32(&[Sym::R.into(), x.dims[1]])])
+    }
+
+    fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let x = args.tensor()?;
+        let rows = &frame.step.rows;
+        let data = rows.iter().flat_map(|&r| x.at(r as usize)).copied().collect();
+        Ok(vec![Val::F32(Tensor { dims: vec![rows.len(), x.last()], data })])
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     DType, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::Operands,
 };
 
@@ -27,5 +28,9 @@ impl OpDef for Scale {
         let x = o.tensor("x", DType::F32)?;
         o.end()?;
         Ok(vec![Type::Tensor(x.clone())])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        Ok(vec![args.value()?.map(|x| x * self.factor)?])
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     DType, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::Operands,
 };
 
@@ -28,4 +29,13 @@ impl OpDef for Softcap {
         o.end()?;
         Ok(vec![Type::Tensor(x.clone())])
     }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        Ok(vec![args.value()?.map(|x| softcap(x, self.cap))?])
+    }
+}
+
+/// cap · tanh(x / cap).
+pub(super) fn softcap(x: f32, cap: f32) -> f32 {
+    (f64::from(cap) * (f64::from(x) / f64::from(cap)).tanh()) as f32
 }

@@ -3,6 +3,7 @@
 use crate::{
     Dim, OpDef, OperandType, Type,
     attr::{AttrReader, AttrValue, Attrs},
+    eval::{Args, EvalError, Frame, Val},
     op::{Operands, last},
 };
 
@@ -33,5 +34,17 @@ impl OpDef for Split {
             return Err(format!("sizes {:?} do not make up rows of {width}", self.sizes));
         }
         Ok(self.sizes.iter().map(|&s| Type::f32(&[x.dims[0], Dim::Fixed(s)])).collect())
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let x = args.tensor()?;
+        let mut from = 0;
+        let mut out = Vec::new();
+        for &size in &self.sizes {
+            let to = from + size as usize;
+            out.push(Val::F32(x.map_rows(size as usize, |row| row[from..to].to_vec())));
+            from = to;
+        }
+        Ok(out)
     }
 }

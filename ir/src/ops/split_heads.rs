@@ -3,6 +3,7 @@
 use crate::{
     Dim, OpDef, OperandType, Type,
     attr::{AttrReader, Attrs},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::{Operands, last},
 };
 
@@ -31,5 +32,11 @@ impl OpDef for SplitHeads {
             return Err(format!("rows of {width} do not make up {} heads", self.heads));
         }
         Ok(vec![Type::f32(&[x.dims[0], self.heads.into(), Dim::Fixed(width / self.heads)])])
+    }
+
+    fn eval(&self, _: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
+        let x = args.tensor()?;
+        let heads = self.heads as usize;
+        Ok(vec![Val::F32(Tensor { dims: vec![x.dims[0], heads, x.last() / heads], data: x.data })])
     }
 }

@@ -1,0 +1,145 @@
+//! Batches as Hugging Face writes them, `[B, S]` with a mask, and the packed tokens of steps.
+//!
+//! Masked positions are dropped before a step, whichever side pads, and come back as zeros. A row's
+//! tokens stand at positions 0, 1, … of the row: cumsum(mask) − 1.
+
+use super::{EvalError, SeqStep, StepInput, Tensor};
+
+/// The inputs of `infer`: `rows` × `len` ids.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Batch {
+    pub rows: usize,
+    pub len: usize,
+    /// `input_ids`, `[rows, len]`.
+    pub ids: Vec<i32>,
+    /// `attention_mask`, `[rows, len]`; all ones where left out.
+    pub mask: Option<Vec<bool>>,
+    /// `token_type_ids`, `[rows, len]`.
+    pub types: Option<Vec<i32>>,
+}
+
+/// One row's tokens.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Row {
+    pub ids: Vec<i32>,
+    pub types: Vec<i32>,
+    /// Where each token stands in the batch's row.
+    pub columns: Vec<usize>,
+}
+
+impl Batch {
+    /// One row without padding.
+    pub fn single(ids: &[i32]) -> Batch {
+        Batch {
+            rows: 1,
+            len: ids.len(),
+            ids: ids.to_vec(),
+            mask: None,
+            types: None,
+        }
+    }
+
+    /// The rows without their padding.
+    pub fn unpad(&self) -> Result<Vec<Row>, EvalError> {
+        let want = self.rows.checked_mul(self.len);
+        let given = |n: usize| Some(n) == want;
+        let mask = self.mask.as_ref().is_none_or(|m| given(m.len()));
+        if !given(self.ids.len()) || !mask || !self.types.as_ref().is_none_or(|t| given(t.len())) {
+            let (rows, len) = (self.rows, self.len);
+            return Err(EvalError::Input(format!(
+                "the inputs are not all of [{rows}, {len}]"
+            )));
+        }
+        let row = |r: usize| {
+            let mut row = Row::default();
+            for column in 0..self.len {
+                let i = r * self.len + column;
+                if self.mask.as_ref().is_none_or(|m| m[i]) {
+                    row.ids.push(self.ids[i]);
+                    row.types.push(self.types.as_ref().map_or(0, |t| t[i]));
+                    row.columns.push(column);
+                }
+            }
+            row
+        };
+        Ok((0..self.rows).map(row).collect())
+    }
+}
+
+/// Packs shares of rows into a step: row index, tokens already seen, tokens to take.
+pub fn pack(rows: &[Row], shares: &[SeqStep]) -> StepInput {
+    let mut input = StepInput {
+        types: Some(Vec::new()),
+        ..StepInput::default()
+    };
+    for s in shares {
+        let Some(row) = rows.get(s.id as usize) else {
+            continue;
+        };
+        let range = s.past as usize..(s.past + s.new) as usize;
+        input.pos.extend(range.clone().map(|p| p as i32));
+        input.ids.extend(row.ids.get(range.clone()).unwrap_or(&[]));
+        if let Some(types) = &mut input.types {
+            types.extend(row.types.get(range).unwrap_or(&[]));
+        }
+        input.seqs.push(*s);
+    }
+    input
+}
+
+/// Writes the packed rows of a step's result to their places in `[B, S, …]`.
+pub fn scatter(out: &mut Tensor, packed: &Tensor, rows: &[Row], shares: &[SeqStep]) {
+    let (len, width) = (out.dims[1], packed.stride());
+    let places = shares.iter().flat_map(|s| {
+        let columns = rows
+            .get(s.id as usize)
+            .map_or(&[][..], |r| r.columns.as_slice());
+        let taken = columns.iter().skip(s.past as usize).take(s.new as usize);
+        taken.map(move |c| s.id as usize * len + c)
+    });
+    for (i, place) in places.enumerate() {
+        if let Some(to) = out.data.get_mut(place * width..(place + 1) * width) {
+            to.copy_from_slice(packed.at(i));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_side_may_pad() {
+        let batch = Batch {
+            rows: 2,
+            len: 3,
+            ids: vec![9, 1, 2, 3, 4, 9],
+            mask: Some(vec![false, true, true, true, true, false]),
+            types: None,
+        };
+        let rows = batch.unpad().expect("rows");
+        assert_eq!((&rows[0].ids, &rows[0].columns), (&vec![1, 2], &vec![1, 2]));
+        assert_eq!((&rows[1].ids, &rows[1].columns), (&vec![3, 4], &vec![0, 1]));
+        let shares = [
+            SeqStep {
+                id: 0,
+                past: 1,
+                new: 1,
+            },
+            SeqStep {
+                id: 1,
+                past: 0,
+                new: 2,
+            },
+        ];
+        let step = pack(&rows, &shares);
+        assert_eq!((step.ids, step.pos), (vec![2, 3, 4], vec![1, 0, 1]));
+        let mut out = Tensor::zeros(&[2, 3, 1]);
+        let packed = Tensor {
+            dims: vec![3, 1],
+            data: vec![2.0, 3.0, 4.0],
+        };
+        scatter(&mut out, &packed, &rows, &shares);
+        assert_eq!(out.data, [0.0, 0.0, 2.0, 3.0, 4.0, 0.0]);
+    }
+}

@@ -1,0 +1,124 @@
+//! What stands outside of functions: names, bounds, weights, states (V1, V9, V11, V12).
+
+use super::Found;
+use crate::{DType, Dim, ENTRY, State, Sym, TensorType, Weight};
+
+/// Greatest bound of a symbolic extent.
+const MAX_BOUND: u32 = 1 << 24;
+
+pub(super) fn check(found: &mut Found<'_>) {
+    let module = found.module;
+    let weights = module.weights.iter().map(|w| w.name.as_str());
+    let states = module.states.iter().map(|s| s.name.as_str());
+    found.unique(None, "weights or states", weights.chain(states));
+    found.unique(
+        None,
+        "functions",
+        module.funcs.iter().map(|f| f.name.as_str()),
+    );
+    let kernels = module
+        .funcs
+        .iter()
+        .flat_map(|f| &f.kernels)
+        .map(|k| k.name.as_str());
+    found.unique(None, "kernels", kernels);
+    for sym in Sym::ALL {
+        let (least, most) = (sym.lower_bound(), module.bound(sym));
+        if most < least || most > MAX_BOUND {
+            found.global(
+                "V9",
+                format!("{} is {least}..={most}, at most {MAX_BOUND}", sym.name()),
+            );
+        }
+    }
+    for w in &module.weights {
+        if let Err(message) = weight(w) {
+            found.global("V11", format!("weight @{}: {message}", w.name));
+        }
+    }
+    for s in &module.states {
+        if let Err(message) = state(s) {
+            found.global("V12", format!("state @{}: {message}", s.name));
+        }
+    }
+    if !module.funcs.iter().any(|f| f.name == ENTRY) {
+        found.global("V8", format!("there is no function @{ENTRY}"));
+    }
+}
+
+/// Extents of at least 1, four at most, fewer than 2^40 elements.
+pub(super) fn extents(t: &TensorType) -> Result<(), String> {
+    let elements = t.dims.iter().try_fold(1u64, |n, d| match d {
+        Dim::Fixed(0) => None,
+        Dim::Fixed(d) => n.checked_mul(u64::from(*d)).filter(|&n| n < 1 << 40),
+        Dim::Sym(_) => Some(n),
+    });
+    if elements.is_some() && matches!(t.dims.len(), 1..=4) {
+        Ok(())
+    } else {
+        Err(format!(
+            "{t}: expected one to four extents of at least 1, below 2^40 elements"
+        ))
+    }
+}
+
+fn weight(w: &Weight) -> Result<(), String> {
+    extents(&w.ty)?;
+    let dims =
+        w.ty.fixed_dims()
+            .ok_or_else(|| format!("{} has an extent that is not fixed", w.ty))?;
+    if w.ty.dtype == DType::I32 {
+        return Err(format!("{}: weights are floats", w.ty));
+    }
+    if w.slots == Some(0) {
+        return Err("a stack without slots".into());
+    }
+    if w.source.parts.is_empty() {
+        return Err("it has no source".into());
+    }
+    let mut rows = Some(0u64);
+    for part in &w.source.parts {
+        if w.slots.is_none() && part.name.contains("{layer}") {
+            return Err(format!(
+                "`{}` names a layer, but the weight has no slots",
+                part.name
+            ));
+        }
+        if part.transposed && dims.len() != 2 {
+            return Err(format!(
+                "`{}` is transposed, but the weight is no matrix",
+                part.name
+            ));
+        }
+        rows = match part.rows {
+            Some((start, end)) if start >= end => {
+                return Err(format!("`{}` has rows {start}..{end}", part.name));
+            }
+            Some((start, end)) => rows.map(|n| n + u64::from(end - start)),
+            None => None,
+        };
+    }
+    match (rows, dims.first()) {
+        (Some(n), Some(&want)) if n != u64::from(want) => {
+            Err(format!("the source has {n} rows, expected {want}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn state(s: &State) -> Result<(), String> {
+    if s.dtype == DType::I32 {
+        return Err("states hold floats".into());
+    }
+    let elements = u64::from(s.heads) * u64::from(s.k_dim.max(s.v_dim));
+    if s.heads == 0 || s.k_dim == 0 || s.v_dim == 0 || elements > 1 << 24 {
+        return Err(format!(
+            "{} heads of {} and {} elements",
+            s.heads, s.k_dim, s.v_dim
+        ));
+    }
+    if s.slots == Some(0) || s.window == Some(0) {
+        return Err("slots and window hold at least one".into());
+    }
+    Ok(())
+}
