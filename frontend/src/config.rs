@@ -284,34 +284,33 @@ impl Config {
         self.count("max_position_embeddings", 1..=limits::POSITIONS)
     }
 
-    /// `num_attention_heads`, `num_key_value_heads` (default: as many) and `head_dim` (default: an equal share
-    /// of the hidden size).
+    /// Multi-head attention: `num_attention_heads`, each with an equal share of the hidden size.
     pub fn heads(&self) -> Result<Heads> {
-        let hidden = self.hidden_size()?;
         let query = self.count("num_attention_heads", 1..=limits::HEADS)?;
-        let key_value = self.count_or("num_key_value_heads", 1..=limits::HEADS, query)?;
+        let dim = self.equal_share(query)?;
+        Ok(Heads {
+            query,
+            key_value: query,
+            dim,
+        })
+    }
+
+    /// Grouped-query attention: `num_attention_heads`, `num_key_value_heads` (if the field is absent the family's
+    /// default, if that is `None` or the field is `null` as many) and `head_dim` (by default an equal share of
+    /// the hidden size).
+    pub fn grouped_heads(&self, default: Option<u32>) -> Result<Heads> {
+        const FIELD: &str = "num_key_value_heads";
+        let query = self.count("num_attention_heads", 1..=limits::HEADS)?;
+        let default = default.filter(|_| !self.members.contains_key(FIELD));
+        let key_value = self.count_or(FIELD, 1..=limits::HEADS, default.unwrap_or(query))?;
         if !query.is_multiple_of(key_value) {
-            return Err(self
-                .problem(
-                    "num_key_value_heads",
-                    format!(
-                        "found {key_value}, expected a divisor of num_attention_heads ({query})"
-                    ),
-                )
-                .input());
+            let what =
+                format!("found {key_value}, expected a divisor of num_attention_heads ({query})");
+            return Err(self.problem(FIELD, what).input());
         }
         let dim = match self.optional_count("head_dim", 1..=limits::HEAD_DIM)? {
             Some(dim) => dim,
-            None if hidden.is_multiple_of(query) => hidden / query,
-            None => {
-                return Err(self
-                    .problem(
-                        "num_attention_heads",
-                        format!("found {query}, expected a divisor of hidden_size ({hidden})"),
-                    )
-                    .note("there is no head_dim in the file")
-                    .input());
-            }
+            None => self.equal_share(query)?,
         };
         if u64::from(query) * u64::from(dim) > u64::from(limits::WIDTH) {
             let what = format!(
@@ -325,6 +324,15 @@ impl Config {
             key_value,
             dim,
         })
+    }
+
+    fn equal_share(&self, heads: u32) -> Result<u32> {
+        let hidden = self.hidden_size()?;
+        if hidden.is_multiple_of(heads) {
+            return Ok(hidden / heads);
+        }
+        let what = format!("found {heads}, expected a divisor of hidden_size ({hidden})");
+        Err(self.problem("num_attention_heads", what).input())
     }
 
     /// Names what the file says it is, for errors about the whole file.
@@ -392,7 +400,7 @@ mod tests {
 
     #[test]
     fn heads_divide() {
-        let read = |c: &Config| c.heads();
+        let read = |c: &Config| c.grouped_heads(None);
         check(
             "{\"hidden_size\": 24, \"num_attention_heads\": 4, \"num_key_value_heads\": 2}",
             read,
@@ -401,8 +409,7 @@ mod tests {
         check(
             "{\"hidden_size\": 24, \"num_attention_heads\": 5}",
             read,
-            "config.json: `num_attention_heads`: found 5, expected a divisor of hidden_size (24)\n  \
-             note: there is no head_dim in the file",
+            "config.json: `num_attention_heads`: found 5, expected a divisor of hidden_size (24)",
         );
         check(
             "{\"hidden_size\": 24, \"num_attention_heads\": 4, \"num_key_value_heads\": 3}",

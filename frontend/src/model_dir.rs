@@ -30,6 +30,8 @@ pub struct Overrides {
 /// A model's files.
 #[derive(Debug)]
 pub struct ModelDir {
+    /// The stem of the directory or file.
+    pub name: String,
     /// `config.json`, without its `llmc` object.
     pub config: Config,
     /// The `llmc` object: options of the compiler.
@@ -80,6 +82,7 @@ impl ModelDir {
         }
         let weights = overrides.weights.clone().unwrap_or(folder);
         Ok(Self {
+            name: name(input),
             config,
             options,
             generation,
@@ -98,6 +101,20 @@ impl ModelDir {
         };
         Checkpoint::open(folder)
     }
+}
+
+fn name(input: &Input) -> String {
+    let stem = match input {
+        Input::Directory(folder) => folder
+            .canonicalize()
+            .ok()
+            .and_then(|f| f.file_name().map(|n| n.to_owned())),
+        Input::Config(file) => file.file_stem().map(|stem| stem.to_owned()),
+    };
+    stem.map_or_else(
+        || "model".to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    )
 }
 
 /// The vocabulary of the text model: vision-language configurations nest it.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use llmc_frontend::tokenizer::{Kind, Tokenizer};
-use llmc_frontend::{Input, ModelDir, Overrides, WeightSource};
+use llmc_frontend::{BuildOptions, FrontendError, Input, Model, ModelDir, Overrides, WeightSource};
+use llmc_ir::TensorSource as _;
 
 fn golden(part: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,4 +62,124 @@ fn tokenizers_load() {
             assert!(special.id.is_some(), "{}: {special:?}", name(&folder));
         }
     }
+}
+
+const IN_SCOPE: [&str; 11] = [
+    "bert_base",
+    "gemma3_text",
+    "llama2_bf16_sharded",
+    "llama2_gqa",
+    "llama2_mha",
+    "llama3_rope",
+    "llama_linear_rope",
+    "llama_yarn_rope",
+    "mistral_swa",
+    "mpnet_base",
+    "qwen2",
+];
+
+fn build(case: &str, options: &BuildOptions) -> Result<Model, FrontendError> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden/models")
+        .join(case);
+    let dir = ModelDir::open(
+        &Input::resolve(folder.to_str().unwrap())?,
+        &Overrides::default(),
+    )?;
+    Model::build(&dir, options)
+}
+
+#[test]
+fn models_build() {
+    for case in IN_SCOPE {
+        let model = build(case, &BuildOptions::default()).unwrap_or_else(|e| panic!("{case}: {e}"));
+        check_module(case, &model);
+        assert!(
+            model.weights.unused.is_empty(),
+            "{case}: {:?}",
+            model.weights.unused
+        );
+        let random = BuildOptions {
+            random_weights: Some(1),
+            ..BuildOptions::default()
+        };
+        let random = build(case, &random).unwrap_or_else(|e| panic!("{case}: {e}"));
+        assert_eq!(
+            random.weights.parameters, model.weights.parameters,
+            "{case}"
+        );
+    }
+}
+
+/// The text comes back, and every weight of every layer can be read.
+fn check_module(case: &str, model: &Model) {
+    let text = model.module.to_string();
+    let parsed = llmc_ir::parse(&text).unwrap_or_else(|e| panic!("{case}: {e:?}\n{text}"));
+    assert_eq!(parsed, model.module, "{case}");
+    let mut elements = 0;
+    for (class, slot) in
+        std::iter::once((None, 0)).chain(model.module.layers().iter().map(|(c, s)| (Some(c), *s)))
+    {
+        let layer = class.and_then(|class| model.module.layer_of(class, slot));
+        for (i, weight) in model.module.weights.iter().enumerate() {
+            let stacked = weight
+                .slots
+                .and(model.module.class_of_weight(llmc_ir::WeightId(i as u32)));
+            if stacked != class.map(String::as_str) {
+                continue;
+            }
+            let name = llmc_ir::source::tensor_name(&weight.source.parts[0].name, layer);
+            let info = model
+                .weights
+                .info(&name)
+                .unwrap_or_else(|| panic!("{case}: no {name}"));
+            assert_eq!(weight.ty.fixed_dims().unwrap(), info.dims, "{case}: {name}");
+            assert_eq!(weight.ty.dtype, info.dtype, "{case}: {name}");
+            let count: u64 = info.dims.iter().map(|dim| u64::from(*dim)).product();
+            let bytes = count * info.dtype.bytes() as u64;
+            assert_eq!(
+                model.weights.read(&name, 0..bytes).unwrap().len() as u64,
+                bytes
+            );
+            elements += count;
+        }
+    }
+    assert_eq!(elements, model.weights.parameters, "{case}");
+}
+
+#[test]
+fn gemma3_alternates_classes() {
+    let model = build("gemma3_text", &BuildOptions::default()).unwrap();
+    let layers: Vec<_> = model
+        .module
+        .layers()
+        .iter()
+        .map(|(c, s)| format!("{c} {s}"))
+        .collect();
+    assert_eq!(
+        layers,
+        ["layer.sliding 0", "layer.sliding 1", "layer.full 0"]
+    );
+    let text = model.module.to_string();
+    for expected in [
+        "scaling = linear<factor = 8",
+        "causal & window(8)",
+        "offset = 1",
+    ] {
+        assert!(text.contains(expected), "{expected}:\n{text}");
+    }
+}
+
+#[test]
+fn heads_of_other_tasks_are_refused_by_name() {
+    let error = build("bert_seqcls", &BuildOptions::default())
+        .err()
+        .unwrap()
+        .to_string();
+    let expected =
+        "`architectures`: found BertForSequenceClassification, supported are BertModel, ";
+    assert!(
+        error.starts_with("not supported yet: ") && error.contains(expected),
+        "{error}"
+    );
 }

@@ -9,6 +9,7 @@
 //!
 //! Not here: which names a family asks for and in which shapes (`models`), conversion and packing (`codegen`).
 
+pub mod bound;
 pub mod checkpoint;
 pub mod safetensors;
 pub mod synthetic;

@@ -1,0 +1,169 @@
+//! Encoders: a stack of bidirectional post-norm layers, and what is made of its last one.
+//!
+//! In: an [`Encoder`]. Out: one function per layer class and the entry, `forward(ids, pos, [types,] step)
+//! → last_hidden_state [N, hidden], pooler_output [B, hidden], sentence_embedding [B, hidden]`, each where the
+//! model has it.
+//!
+//! Not here: heads over tokens or classes, the encoders of encoder-decoders.
+
+use llmc_ir::ops::{ActKind, Activation, Add, L2Normalize, Pool, PoolKind, PositionIds};
+use llmc_ir::{Sym, Type, ValueId};
+
+use super::attention::linear;
+use super::{Attention, Classes, Embeddings, Graph, Mlp, Norm, Scope};
+use crate::error::Result;
+use crate::sentence::{Pooling, Sentence};
+
+/// An encoder as its family describes it.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// The longest sequence.
+    pub context: u32,
+    /// Tokens in.
+    pub embeddings: Embeddings,
+    /// The norm of the embeddings, and its tensor.
+    pub norm: (Norm, &'static str),
+    /// Positions count tokens other than this one, and begin behind it (RoBERTa); `None`: from 0.
+    pub positions_after_pad: Option<u32>,
+    /// The structure of all layers.
+    pub layer: EncoderLayer,
+    /// One entry per layer.
+    pub layers: Vec<usize>,
+    /// tanh(linear(first token)): the tensor, without `.weight`; left out where the checkpoint lacks it.
+    pub pooler: Option<&'static str>,
+    /// How a sentence becomes one vector: the pooling, and whether it is L2-normalised.
+    pub sentence: Option<(Pooling, bool)>,
+}
+
+/// A post-norm layer.
+#[derive(Clone, Debug)]
+pub struct EncoderLayer {
+    /// Attention.
+    pub attention: Attention,
+    /// Feed-forward.
+    pub mlp: Mlp,
+    /// Which norm.
+    pub norm: Norm,
+    /// After attention's sum: the tensor.
+    pub attention_norm: &'static str,
+    /// After the feed-forward sum: the tensor.
+    pub mlp_norm: &'static str,
+}
+
+impl Encoder {
+    /// What sentence-transformers asks for, if it is one.
+    pub fn sentence(sentence: Option<&Sentence>) -> Option<(Pooling, bool)> {
+        sentence.map(|sentence| (sentence.pooling, sentence.normalize))
+    }
+
+    /// Writes the functions.
+    pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
+        for class in &classes.0 {
+            let mut scope = graph.layer(class);
+            let x = scope.param("x", Type::f32(&[Sym::N.into(), self.hidden.into()]));
+            let step = scope.param("step", Type::Step);
+            let y = self.layer.lower(&mut scope, x, step)?;
+            scope.finish(&[("x", y)]);
+        }
+
+        let mut scope = graph.entry();
+        let ids = scope.param("ids", Type::ids());
+        let pos = scope.param("pos", Type::ids());
+        let types = self
+            .embeddings
+            .types
+            .map(|_| scope.param("types", Type::ids()));
+        let step = scope.param("step", Type::Step);
+        let pos = match self.positions_after_pad {
+            None => pos,
+            Some(pad) => scope.op("p", PositionIds { pad }, &[ids.into(), step.into()])?,
+        };
+        let (x, _) = self.embeddings.apply(&mut scope, ids, types, Some(pos))?;
+        let (norm, tensor) = self.norm;
+        let x = norm.apply(
+            &mut scope,
+            x,
+            "embed_norm",
+            tensor,
+            (self.hidden, "hidden_size"),
+        )?;
+        let h = scope.op("y", classes.repeat(), &[x.into(), step.into()])?;
+
+        let mut results = vec![("last_hidden_state", h)];
+        if let Some(tensor) = self
+            .pooler
+            .filter(|tensor| scope.has(&format!("{tensor}.weight")))
+        {
+            let first = scope.op(
+                "first",
+                Pool {
+                    kind: PoolKind::Cls,
+                },
+                &[h.into(), step.into()],
+            )?;
+            let why = format!(
+                "rows = columns = hidden_size ({}), from config.json",
+                self.hidden
+            );
+            let names = ("w_pooler", "b_pooler");
+            let pooled = linear(
+                &mut scope,
+                first,
+                names,
+                tensor,
+                [self.hidden, self.hidden],
+                true,
+                &why,
+            )?;
+            let pooled = scope.op(
+                "pooled",
+                Activation {
+                    kind: ActKind::Tanh,
+                },
+                &[pooled.into()],
+            )?;
+            results.push(("pooler_output", pooled));
+        }
+        if let Some((pooling, normalize)) = self.sentence {
+            let mut s = scope.op(
+                "sentence",
+                Pool {
+                    kind: pool_kind(pooling),
+                },
+                &[h.into(), step.into()],
+            )?;
+            if normalize {
+                s = scope.op("sentence", L2Normalize { eps: 1e-12 }, &[s.into()])?;
+            }
+            results.push(("sentence_embedding", s));
+        }
+        scope.finish(&results);
+        Ok(())
+    }
+}
+
+impl EncoderLayer {
+    /// `x: [N, hidden]` → the same, one layer on.
+    fn lower(&self, scope: &mut Scope, x: ValueId, step: ValueId) -> Result<ValueId> {
+        let width = (self.attention.hidden, "hidden_size");
+        let a = self.attention.bidirectional(scope, x, step)?;
+        let x = scope.op("x1", Add, &[a.into(), x.into()])?;
+        let x = self
+            .norm
+            .apply(scope, x, "attn_norm", self.attention_norm, width)?;
+        let m = self.mlp.apply(scope, x)?;
+        let x = scope.op("x2", Add, &[m.into(), x.into()])?;
+        self.norm.apply(scope, x, "mlp_norm", self.mlp_norm, width)
+    }
+}
+
+fn pool_kind(pooling: Pooling) -> PoolKind {
+    match pooling {
+        Pooling::Mean => PoolKind::Mean,
+        Pooling::Cls => PoolKind::Cls,
+        Pooling::Max => PoolKind::Max,
+        Pooling::LastToken => PoolKind::LastToken,
+    }
+}

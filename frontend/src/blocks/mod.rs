@@ -1,0 +1,130 @@
+//! The parts that families are composed of, and how a composition becomes IR.
+//!
+//! In: a [`Decoder`] or an [`Encoder`]: plain data that a family file fills in. Out: a module of stage `model`,
+//! and the list of the tensors that it wants.
+//!
+//! Invariants: a block writes the decomposed form of its formula and fuses nothing; a layer class is a structure
+//! and the types of its weights; the same blueprint gives the same module, byte by byte.
+//!
+//! Not here: which families exist (`models`), where weights are (`weights`).
+
+pub mod attention;
+pub mod classes;
+pub mod decoder;
+pub mod embedding;
+pub mod encoder;
+pub mod mlp;
+pub mod norm;
+pub mod scope;
+
+pub use attention::{Attention, Names, Positions};
+pub use classes::{Class, Classes};
+pub use decoder::{Decoder, DecoderLayer, Head, LayerNorms};
+pub use embedding::{Embeddings, Table};
+pub use encoder::{Encoder, EncoderLayer};
+pub use mlp::Mlp;
+pub use norm::Norm;
+pub use scope::{Catalog, Graph, Scope, Wanted};
+
+use llmc_ir::Dims;
+
+use crate::error::Result;
+
+/// A model as its family describes it.
+#[derive(Clone, Debug)]
+pub enum Blueprint {
+    /// Text in, the next token's logits out.
+    Decoder(Decoder),
+    /// Text in, a vector per token or per text out.
+    Encoder(Box<Encoder>),
+}
+
+/// New tokens of one step of a decoder; prefill takes longer prompts in chunks.
+const STEP_TOKENS: u32 = 512;
+/// Rows of a step whose logits are wanted, and sequences of a step.
+const STEP_ROWS: u32 = 64;
+
+impl Blueprint {
+    /// The structure of every layer, as an index into the blueprint's classes.
+    pub fn layers(&self) -> &[usize] {
+        match self {
+            Self::Decoder(decoder) => &decoder.layers,
+            Self::Encoder(encoder) => &encoder.layers,
+        }
+    }
+
+    /// The names of the classes.
+    pub fn class_names(&self) -> Vec<&'static str> {
+        match self {
+            Self::Decoder(decoder) => decoder.classes.iter().map(|class| class.name).collect(),
+            Self::Encoder(_) => vec!["layer"],
+        }
+    }
+
+    /// The longest sequence that the model was made for.
+    pub fn context(&self) -> u32 {
+        match self {
+            Self::Decoder(decoder) => decoder.context,
+            Self::Encoder(encoder) => encoder.context,
+        }
+    }
+
+    /// The bounds of a step when sequences have up to `context` tokens.
+    pub fn dims(&self, context: u32) -> Dims {
+        let n = match self {
+            Self::Decoder(_) => STEP_TOKENS,
+            // An encoder sees a sequence whole.
+            Self::Encoder(_) => STEP_TOKENS.max(context),
+        };
+        Dims {
+            n,
+            r: STEP_ROWS,
+            b: STEP_ROWS,
+            t: context,
+        }
+    }
+
+    /// The same model, where the layers marked in `slides` are of another structure than the first class.
+    pub fn with_sliding(
+        self,
+        slides: &[bool],
+        sliding: impl FnOnce(&DecoderLayer) -> Result<DecoderLayer>,
+    ) -> Result<Self> {
+        let Self::Decoder(mut decoder) = self else {
+            return Ok(self);
+        };
+        let (Some(full), true) = (decoder.classes.first().cloned(), slides.contains(&true)) else {
+            return Ok(Self::Decoder(decoder));
+        };
+        let sliding = sliding(&full)?;
+        decoder.layers = slides.iter().map(|slides| usize::from(*slides)).collect();
+        decoder.classes = match slides.contains(&false) {
+            true => vec![
+                DecoderLayer {
+                    name: "layer.full",
+                    ..full
+                },
+                DecoderLayer {
+                    name: "layer.sliding",
+                    ..sliding
+                },
+            ],
+            false => vec![
+                full,
+                DecoderLayer {
+                    name: "layer",
+                    ..sliding
+                },
+            ],
+        };
+        Ok(Self::Decoder(decoder))
+    }
+
+    /// Writes the module.
+    pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
+        match self {
+            Self::Decoder(decoder) => decoder.lower(graph, classes),
+            Self::Encoder(encoder) => encoder.lower(graph, classes),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A function under construction, and the weights that it asks for.
+//!
+//! In: ops and tensors' names. Out: instructions in the module, [`Wanted`] tensors in the [`Graph`].
+//!
+//! Invariants: a weight is one entry of the module however many blocks name it; the type of a weight is that of
+//! the checkpoint (f32 where there is none), the shape is the family's.
+//!
+//! Not here: comparing shapes with the checkpoint (`weights::bound`).
+
+use llmc_ir::{
+    DType, FuncBuilder, Module, Op, Operand, Source, State, StateId, TensorType, Type, ValueId,
+    Weight, WeightId,
+};
+
+use super::Class;
+use crate::error::{FrontendError, Result};
+use crate::weights::synthetic::Fill;
+
+/// What a checkpoint is asked while a module is written.
+pub trait Catalog {
+    /// The type of a tensor under the family's name for it; `None` if there is no such tensor.
+    fn dtype(&self, tensor: &str) -> Option<DType>;
+}
+
+/// A tensor, or one of every layer of a class, that a module names.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The family's name, with `{layer}` for the index of the layer.
+    pub pattern: String,
+    /// The layers; empty for a tensor of the whole model.
+    pub layers: Vec<u32>,
+    /// The shape that the configuration asks for.
+    pub shape: Vec<u32>,
+    /// Where the shape comes from, for messages.
+    pub why: String,
+    /// What random weights hold.
+    pub fill: Fill,
+}
+
+/// A module under construction.
+pub struct Graph<'c> {
+    /// The module so far.
+    pub module: Module,
+    /// The tensors so far.
+    pub wanted: Vec<Wanted>,
+    /// What is known of the checkpoint.
+    pub catalog: &'c dyn Catalog,
+    /// Standard deviation of random matrices.
+    pub deviation: f32,
+}
+
+/// One function of it.
+pub struct Scope<'g> {
+    function: FuncBuilder<'g>,
+    wanted: &'g mut Vec<Wanted>,
+    catalog: &'g dyn Catalog,
+    class: Option<&'g Class>,
+    deviation: f32,
+}
+
+impl Graph<'_> {
+    /// Starts the function of a layer class.
+    pub fn layer<'g>(&'g mut self, class: &'g Class) -> Scope<'g> {
+        self.scope(&class.name, Some(class))
+    }
+
+    /// Starts the entry.
+    pub fn entry(&mut self) -> Scope<'_> {
+        self.scope(llmc_ir::ENTRY, None)
+    }
+
+    fn scope<'g>(&'g mut self, name: &str, class: Option<&'g Class>) -> Scope<'g> {
+        Scope {
+            function: FuncBuilder::new(&mut self.module, name),
+            wanted: &mut self.wanted,
+            catalog: self.catalog,
+            class,
+            deviation: self.deviation,
+        }
+    }
+}
+
+impl Scope<'_> {
+    /// A parameter.
+    pub fn param(&mut self, name: &str, ty: Type) -> ValueId {
+        self.function.param(name, ty)
+    }
+
+    /// An instruction with one result.
+    pub fn op(&mut self, hint: &str, op: impl Into<Op>, operands: &[Operand]) -> Result<ValueId> {
+        Ok(self.function.push1(hint, op, operands)?)
+    }
+
+    /// An instruction with two results.
+    pub fn op2(
+        &mut self,
+        hint: &str,
+        op: impl Into<Op>,
+        operands: &[Operand],
+    ) -> Result<(ValueId, ValueId)> {
+        match self.function.push(hint, op, operands)?.as_slice() {
+            &[first, second] => Ok((first, second)),
+            results => Err(FrontendError::Bug(format!(
+                "{hint}: {} results, not two",
+                results.len()
+            ))),
+        }
+    }
+
+    /// A matrix or table; of every layer if `tensor` holds `{layer}`.
+    pub fn matrix(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        shape: [u32; 2],
+        why: impl Into<String>,
+    ) -> WeightId {
+        let fill = Fill::Normal(self.deviation);
+        self.weight(name, tensor, &shape, why.into(), fill)
+    }
+
+    /// A vector that random weights fill with one value.
+    pub fn vector(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        length: u32,
+        why: impl Into<String>,
+        fill: f32,
+    ) -> WeightId {
+        self.weight(name, tensor, &[length], why.into(), Fill::Constant(fill))
+    }
+
+    fn weight(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        shape: &[u32],
+        why: String,
+        fill: Fill,
+    ) -> WeightId {
+        let class = self.class.filter(|_| tensor.contains("{layer}"));
+        let name = class.map_or(name.to_owned(), |class| format!("{}.{name}", class.name));
+        let weights = &mut self.function.module.weights;
+        if let Some(at) = weights.iter().position(|weight| weight.name == name) {
+            return WeightId(at as u32);
+        }
+        let layers = class.map_or(Vec::new(), |class| class.layers.clone());
+        let first = llmc_ir::source::tensor_name(tensor, layers.first().copied());
+        let dtype = self.catalog.dtype(&first).unwrap_or(DType::F32);
+        self.wanted.push(Wanted {
+            pattern: tensor.to_owned(),
+            layers,
+            shape: shape.to_vec(),
+            why,
+            fill,
+        });
+        self.function.module.add_weight(Weight {
+            name,
+            slots: class.map(|class| class.layers.len() as u32),
+            ty: TensorType::weight(dtype, shape),
+            source: Source::tensor(tensor),
+            pack: None,
+        })
+    }
+
+    /// The keys and values of the class's layers.
+    pub fn kv_cache(&mut self, heads: u32, dim: u32, window: Option<u32>) -> StateId {
+        let prefix = self
+            .class
+            .map_or(String::new(), |class| format!("{}.", class.name));
+        self.function.module.add_state(State {
+            name: format!("{prefix}kv"),
+            slots: self.class.map(|class| class.layers.len() as u32),
+            dtype: DType::F32,
+            heads,
+            k_dim: dim,
+            v_dim: dim,
+            window,
+        })
+    }
+
+    /// Whether the checkpoint has a tensor of the whole model. Random weights have all of them.
+    pub fn has(&self, tensor: &str) -> bool {
+        self.catalog.dtype(tensor).is_some()
+    }
+
+    /// Ends the function.
+    pub fn finish(self, results: &[(&str, ValueId)]) {
+        self.function.finish(results);
+    }
+}

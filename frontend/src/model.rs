@@ -1,0 +1,201 @@
+//! A model's files → its module and its weights.
+//!
+//! In: a [`ModelDir`]. Out: a [`Model`]: the module of stage `model`, the weights that it names, and what the
+//! executable's metadata needs.
+//!
+//! A module is written twice: once to learn which tensors each layer wants, and again when their types have
+//! decided which layers share a class.
+//!
+//! Invariants: the weights answer to every name in the module; a head that the configuration calls tied is tied
+//! unless the checkpoint holds another one.
+//!
+//! Not here: passes.
+
+use llmc_ir::{DType, Module};
+
+use crate::blocks::{Blueprint, Catalog, Classes, Graph, Wanted};
+use crate::config::ModelType;
+use crate::error::{Problem, Result};
+use crate::model_dir::ModelDir;
+use crate::models::{self, Request};
+use crate::weights::WeightSource;
+use crate::weights::bound::{Anything, BoundWeights, Naming};
+use crate::weights::checkpoint::Checkpoint;
+
+/// What the user may choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BuildOptions {
+    /// The longest sequence; by default the model's.
+    pub max_context: Option<u32>,
+    /// Make the weights up from this seed, and open no checkpoint.
+    pub random_weights: Option<u64>,
+}
+
+/// Whether text goes on or is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Generates.
+    Decoder,
+    /// Embeds.
+    Encoder,
+}
+
+/// A model, ready for passes.
+pub struct Model {
+    /// The family's name.
+    pub family: &'static str,
+    /// The class of transformers.
+    pub architecture: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// The module of stage `model`.
+    pub module: Module,
+    /// The weights that it names.
+    pub weights: BoundWeights,
+    /// Width of the residual stream.
+    pub hidden_size: u32,
+    /// Tokens of the vocabulary.
+    pub vocab_size: u32,
+    /// Token types; 0 where the model has none.
+    pub type_vocab_size: u32,
+    /// The longest sequence.
+    pub max_context: u32,
+}
+
+impl Model {
+    /// Builds the model of a directory.
+    pub fn build(dir: &ModelDir, options: &BuildOptions) -> Result<Self> {
+        let c = &dir.config;
+        let (family, architecture, task) = models::find(c, dir.sentence.as_ref())?;
+        let request = Request {
+            config: c,
+            task,
+            sentence: dir.sentence.as_ref(),
+        };
+        let mut blueprint = (family.build)(&request)?;
+        let max_context = context(&blueprint, options)?;
+        let deviation = c.real_or("initializer_range", 0.0..=1e3, 0.02)? as f32;
+        let lower = |blueprint: &Blueprint, catalog: &dyn Catalog| {
+            write(blueprint, catalog, &dir.name, max_context, deviation)
+        };
+
+        let (module, weights) = match options.random_weights {
+            Some(seed) => {
+                let dtype = match c.model_type()? {
+                    Some(ModelType::F16) => DType::F16,
+                    Some(ModelType::BF16) => DType::BF16,
+                    Some(ModelType::F32) | None => DType::F32,
+                };
+                let (module, wanted) = lower(&blueprint, &Anything(dtype))?;
+                (module, BoundWeights::random(seed, dtype, &wanted)?)
+            }
+            None => {
+                let checkpoint = dir.checkpoint()?;
+                let naming = Naming {
+                    source: &checkpoint,
+                    prefix: family.prefix,
+                };
+                untie(&mut blueprint, &naming)?;
+                let (module, wanted) = lower(&blueprint, &naming)?;
+                let source: Box<Checkpoint> = Box::new(checkpoint);
+                (
+                    module,
+                    BoundWeights::from_checkpoint(source, (family.name, family.prefix), &wanted)?,
+                )
+            }
+        };
+        let (kind, hidden_size, embeddings) = match &blueprint {
+            Blueprint::Decoder(decoder) => (Kind::Decoder, decoder.hidden, &decoder.embeddings),
+            Blueprint::Encoder(encoder) => (Kind::Encoder, encoder.hidden, &encoder.embeddings),
+        };
+        Ok(Self {
+            family: family.name,
+            architecture: architecture.to_owned(),
+            kind,
+            module,
+            weights,
+            hidden_size,
+            vocab_size: embeddings.tokens.rows,
+            type_vocab_size: embeddings.types.map_or(0, |types| types.rows),
+            max_context,
+        })
+    }
+}
+
+fn context(blueprint: &Blueprint, options: &BuildOptions) -> Result<u32> {
+    let own = blueprint.context();
+    match options.max_context {
+        None => Ok(own),
+        Some(asked) if (1..=own).contains(&asked) => Ok(asked),
+        Some(asked) => {
+            let what =
+                format!("--max-context: found {asked}, expected 1 to the model's context ({own})");
+            Err(Problem::new(what).input())
+        }
+    }
+}
+
+fn write(
+    blueprint: &Blueprint,
+    catalog: &dyn Catalog,
+    name: &str,
+    context: u32,
+    deviation: f32,
+) -> Result<(Module, Vec<Wanted>)> {
+    let once = |classes: &Classes| {
+        let module = Module::new(name, blueprint.dims(context));
+        let mut graph = Graph {
+            module,
+            wanted: Vec::new(),
+            catalog,
+            deviation,
+        };
+        blueprint.lower(&mut graph, classes)?;
+        Ok((graph.module, graph.wanted))
+    };
+    let classes = Classes::by_structure(blueprint.layers(), &blueprint.class_names());
+    let (module, wanted) = once(&classes)?;
+    let split = classes.split_by_type(&wanted, catalog);
+    if split == classes {
+        Ok((module, wanted))
+    } else {
+        once(&split)
+    }
+}
+
+/// Gives the head its own matrix if the checkpoint has one that differs from the token table.
+fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
+    const HEAD: &str = "lm_head.weight";
+    let Blueprint::Decoder(decoder) = blueprint else {
+        return Ok(());
+    };
+    let Some(head) = decoder.head.as_mut().filter(|head| head.tensor.is_none()) else {
+        return Ok(());
+    };
+    let tokens = naming.stored(decoder.embeddings.tokens.tensor);
+    let (Some((own, own_info)), Some((tokens, tokens_info))) = (naming.stored(HEAD), tokens) else {
+        return Ok(());
+    };
+    let same =
+        own_info == tokens_info && same_bytes(naming.source, &own, &tokens, own_info.bytes())?;
+    if !same {
+        head.tensor = Some(HEAD);
+    }
+    Ok(())
+}
+
+fn same_bytes(source: &dyn WeightSource, a: &str, b: &str, bytes: u64) -> Result<bool> {
+    const CHUNK: u64 = 16 << 20;
+    let mut at = 0;
+    while at < bytes {
+        let range = at..(at + CHUNK).min(bytes);
+        let same = source.read(a, range.clone())? == source.read(b, range.clone())?;
+        source.release(a, range.clone());
+        source.release(b, range.clone());
+        if !same {
+            return Ok(false);
+        }
+        at = range.end;
+    }
+    Ok(true)
+}

@@ -1,0 +1,54 @@
+//! MPNet, and sentence encoders on it (all-mpnet-base).
+//!
+//! Song et al., *MPNet* (arXiv:2004.09297): BERT without token types, with T5's relative position bias, one table
+//! for all layers, and RoBERTa's positions, which count from behind the pad token's id.
+//!
+//! The bias has 32 buckets up to a distance of 128 whatever the configuration says, and the pad token is 1: both
+//! are constants of the reference implementation. A table of another size is refused.
+
+use llmc_ir::ops::RelativeBias;
+
+use super::{Family, Request, Task, bert};
+use crate::blocks::{Blueprint, Encoder, EncoderLayer, Names, Positions};
+use crate::error::Result;
+
+pub const FAMILY: Family =
+    Family { name: "mpnet", architectures: &[("MPNetModel", Task::Base)], prefix: "mpnet.", build };
+
+const NAMES: Names = Names {
+    q: "encoder.layer.{layer}.attention.attn.q",
+    k: "encoder.layer.{layer}.attention.attn.k",
+    v: "encoder.layer.{layer}.attention.attn.v",
+    o: "encoder.layer.{layer}.attention.attn.o",
+    q_norm: "",
+    k_norm: "",
+};
+
+const BUCKETS: u32 = 32;
+const PAD: u32 = 1;
+
+fn build(request: &Request) -> Result<Blueprint> {
+    let c = request.config;
+    let buckets = c.count_or("relative_attention_num_buckets", 1..=1 << 16, BUCKETS)?;
+    if buckets != BUCKETS {
+        return Err(c.refuse("relative_attention_num_buckets", BUCKETS));
+    }
+    let positions = Positions::Relative {
+        tensor: "encoder.relative_attention_bias.weight",
+        bias: RelativeBias { buckets, max_distance: 128, bidirectional: true },
+    };
+    let context = c.positions()?.checked_sub(PAD + 1).filter(|context| *context > 0);
+    let Some(context) = context else {
+        return Err(c.wrong("max_position_embeddings", "more than 2: positions begin at 2"));
+    };
+    Ok(Blueprint::Encoder(Box::new(Encoder {
+        context,
+        positions_after_pad: Some(PAD),
+        layer: EncoderLayer {
+            attention: bert::attention(c, NAMES, positions)?,
+            attention_norm: "encoder.layer.{layer}.attention.LayerNorm",
+            ..bert::layer(c)?
+        },
+        ..bert::encoder(request)?
+    })))
+}
