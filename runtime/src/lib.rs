@@ -3,21 +3,35 @@
 //! Input: the payload behind the executable, a command line, texts and tensor files. Output: text,
 //! ids, vectors, tensor files. From the inside out: [`memory`], [`barrier`], [`threads`],
 //! [`kv_cache`] and [`engine`] run steps; [`tokenizer`], [`chat_template`], [`text_stream`] and
-//! [`sampler`] stand between tokens and text; one file for each task of the command line; `entry`
+//! [`sampler`] stand between tokens and text; one file for each task of the command line; [`entry`]
 //! starts it all and is the only one that prints errors and chooses exit codes.
 //!
 //! Deliberately not here: model formats, anything about layers or kernels (the generated code
 //! knows those), and the network.
 
 pub mod barrier;
+pub mod bench;
+pub mod chat;
 pub mod chat_template;
+pub mod cli;
 pub mod cpu;
+pub mod decode_loop;
+pub mod embed;
 pub mod engine;
+pub mod entry;
 pub mod error;
+pub mod generate;
+pub mod generation_flags;
+pub mod infer;
+pub mod infer_input;
+pub mod info;
+pub mod interrupt;
 pub mod kv_cache;
 pub mod memory;
 pub mod payload;
 pub mod sampler;
+pub mod session;
+pub mod tensor_file;
 pub mod text_stream;
 pub mod text_tools;
 pub mod threads;

@@ -1,0 +1,162 @@
+//! The command line of a compiled model, the same for every model.
+//!
+//! Input: arguments. Output: a parsed [`Cli`], or clap's message. Tasks that a model may lack are
+//! parsed all the same, so that they are refused by name. Not here: running anything.
+
+use crate::bench::BenchArgs;
+use crate::chat::ChatArgs;
+use crate::embed::EmbedArgs;
+use crate::generate::GenerateArgs;
+use crate::infer::InferArgs;
+use crate::info::InfoArgs;
+use crate::text_tools::{DetokenizeArgs, TokenizeArgs};
+use crate::threads::MAX_THREADS;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+
+/// A Transformer language model, compiled
+#[derive(Debug, Parser)]
+#[command(disable_version_flag = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    /// Print the model's name and the compiler's version
+    #[arg(long)]
+    pub version: bool,
+    #[command(subcommand)]
+    pub task: Option<Task>,
+}
+
+/// Flags of every task.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Common")]
+pub struct Common {
+    /// Threads [default: the cores that this process may use]
+    #[arg(short, long, global = true, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_THREADS)))]
+    pub threads: Option<u32>,
+    /// No progress and figures on standard error
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Check the weights against their digest first
+    #[arg(long, global = true)]
+    pub verify: bool,
+    /// Use the code of this CPU level
+    #[arg(long, global = true, value_name = "LEVEL", hide = true)]
+    pub level: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Continue a text
+    Generate(Box<GenerateArgs>),
+    /// Talk with the model
+    Chat(Box<ChatArgs>),
+    /// Print a vector for each text
+    Embed(EmbedArgs),
+    /// Named tensors in, named tensors out
+    Infer(Box<InferArgs>),
+    /// Text to token ids
+    Tokenize(TokenizeArgs),
+    /// Token ids to text
+    Detokenize(DetokenizeArgs),
+    /// Measure the speed on this machine
+    Bench(BenchArgs),
+    /// Show what this executable is and needs
+    Info(InfoArgs),
+    /// Check the weights against their digest
+    Verify,
+    #[command(hide = true)]
+    Classify(Rest),
+    #[command(hide = true)]
+    Tag(Rest),
+    #[command(hide = true)]
+    FillMask(Rest),
+    #[command(hide = true)]
+    Rerank(Rest),
+    #[command(hide = true)]
+    Caption(Rest),
+    #[command(hide = true)]
+    Answer(Rest),
+    #[command(hide = true)]
+    Serve(Rest),
+}
+
+/// Anything.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<OsString>,
+}
+
+/// The command, under the executable's own name.
+pub fn command(name: &str) -> clap::Command {
+    Cli::command().bin_name(name)
+}
+
+/// Parses the arguments that follow the executable's name.
+pub fn parse(name: &str, args: &[OsString]) -> Result<Cli, clap::Error> {
+    let line = std::iter::once(OsString::from(name)).chain(args.iter().cloned());
+    Cli::from_arg_matches(&command(name).try_get_matches_from(line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> Result<Cli, i32> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        parse("m", &args).map_err(|e| e.exit_code())
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        command("m").debug_assert();
+    }
+
+    #[test]
+    fn good_lines_are_parsed() {
+        for line in [
+            "",
+            "--version",
+            "generate hello -n 5 --temperature 0.5 --stop a --stop b -t 2",
+            "-t 2 generate - --json --ids --ignore-eos",
+            "chat --system s",
+            "embed a b -",
+            "embed -",
+            "infer a b --generate 3 --eos none --hidden-states",
+            "infer a b --beams 4",
+            "tokenize --ids --no-special -",
+            "tokenize --jsonl",
+            "detokenize 1 2 3 --skip-special",
+            "bench -p 1 -n 2 -b 3 -s 4 -r 5 --json",
+            "info --json --quiet",
+            "verify",
+            "classify anything --at all",
+            "fill-mask x",
+        ] {
+            assert!(check(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_lines_exit_with_2() {
+        for line in [
+            "nonsense",
+            "generate --nonsense",
+            "generate a b",
+            "generate -n x",
+            "-t 0 info",
+            "-t 100000 info",
+            "infer a",
+            "infer a b --eos 3",
+            "tokenize --ids --jsonl",
+            "detokenize",
+            "bench -r 0",
+        ] {
+            assert_eq!(check(line).err(), Some(2), "{line}");
+        }
+        assert_eq!(check("--help").err(), Some(0));
+    }
+}

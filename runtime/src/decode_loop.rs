@@ -1,0 +1,200 @@
+//! Continues one sequence: prefill, then token after token until something ends it.
+//!
+//! Input: prompt ids, sampling, limits, stop strings. Output: the continuation, piece by piece
+//! through a callback, and why it ended. What the sequence already holds of the prompt is not
+//! computed again. Not here: prompts as text, printing.
+
+use crate::engine::{Engine, Rows, Work};
+use crate::interrupt;
+use crate::kv_cache::SeqId;
+use crate::sampler::{Sampler, SamplingParams};
+use crate::session::as_i32;
+use crate::text_stream::{StopFilter, TextStream};
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// What to continue, and how.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub prompt: &'a [u32],
+    /// None: until something else ends the text.
+    pub max_new: Option<usize>,
+    pub sampling: SamplingParams,
+    pub stops: &'a [String],
+    /// Tokens that end the text; empty to ignore them.
+    pub eos: &'a [u32],
+    /// Whether the text continues the prompt's (a raw prompt) or starts afresh (a chat's answer).
+    pub continues: bool,
+}
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// An end-of-text token or a stop string.
+    Stop,
+    /// `max_new` tokens, or a full context.
+    Length,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// A finished text.
+#[derive(Clone, Debug)]
+pub struct Continuation {
+    /// All new tokens, the one that ended the text included.
+    pub ids: Vec<u32>,
+    pub text: String,
+    pub finish: Finish,
+    pub prefill: Duration,
+    /// Prompt tokens that were computed (not found in the cache).
+    pub prefilled: usize,
+    pub decode: Duration,
+}
+
+impl Continuation {
+    /// Tokens a second after the first one.
+    pub fn decode_rate(&self) -> f64 {
+        rate(self.ids.len().saturating_sub(1), self.decode)
+    }
+
+    /// The figures for standard error.
+    pub fn figures(&self) -> String {
+        format!(
+            "prompt: {} tokens in {:.2} s ({:.1} tok/s); text: {} tokens in {:.2} s ({:.1} tok/s); ended by {}",
+            self.prefilled,
+            self.prefill.as_secs_f64(),
+            rate(self.prefilled, self.prefill),
+            self.ids.len(),
+            self.decode.as_secs_f64(),
+            self.decode_rate(),
+            match self.finish {
+                Finish::Stop => "stop",
+                Finish::Length => "length",
+                Finish::Interrupted => "Ctrl-C",
+            },
+        )
+    }
+}
+
+/// Things a second; 0 where nothing was measured.
+pub fn rate(count: usize, time: Duration) -> f64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
+}
+
+/// Continues `seq`, which holds a prefix of the prompt (often nothing). `emit` gets each new
+/// token with the text that it completes.
+pub fn continue_text(
+    engine: &mut Engine<'_>,
+    seq: SeqId,
+    tokenizer: &Tokenizer,
+    request: &Request<'_>,
+    emit: &mut dyn FnMut(Option<u32>, &str) -> Result<()>,
+) -> Result<Continuation> {
+    let logits = engine
+        .output("logits")
+        .ok_or_else(|| Error::Unsupported("this model gives no logits".into()))?;
+    let context = engine.manifest().limits.max_context as usize;
+    let vocab = engine.manifest().outputs[logits].width as usize;
+    let past = engine.len(seq);
+    let Some(fresh) = request.prompt.get(past..).filter(|f| !f.is_empty()) else {
+        return Err(Error::Input("the prompt is empty".into()));
+    };
+    if request.prompt.len() > context {
+        return Err(Error::Input(format!(
+            "the prompt has {} tokens, this model's context is {context}",
+            request.prompt.len()
+        )));
+    }
+    let room = context - request.prompt.len() + 1;
+    let max_new = request.max_new.unwrap_or(room).min(room);
+
+    let mut sampler = Sampler::new(request.sampling, vocab);
+    request.prompt.iter().for_each(|&t| sampler.observe(t));
+    let context_ids = if request.continues {
+        request.prompt
+    } else {
+        &[]
+    };
+    let mut stream = TextStream::new(tokenizer, context_ids, true)?;
+    let mut stops = StopFilter::new(request.stops);
+    let mut done = Continuation {
+        ids: Vec::new(),
+        text: String::new(),
+        finish: Finish::Length,
+        prefill: Duration::ZERO,
+        prefilled: fresh.len(),
+        decode: Duration::ZERO,
+    };
+    if max_new == 0 {
+        return Ok(done);
+    }
+
+    let mut token = None;
+    let mut step = |engine: &mut Engine<'_>, ids: &[i32]| -> Result<Option<u32>> {
+        let work = Work {
+            seq: Some(seq),
+            ids,
+            types: &[],
+            rows: Rows::Last,
+        };
+        let run = engine.run(&[work], &mut |view| {
+            if view.spans[0].last {
+                token = Some(sampler.sample(view.row(logits, 0))?);
+            }
+            if interrupt::requested() {
+                Err(Error::Interrupted)
+            } else {
+                Ok(())
+            }
+        });
+        match run {
+            Ok(()) => Ok(token),
+            Err(Error::Interrupted) => Ok(None),
+            Err(e) => Err(e),
+        }
+    };
+    let start = Instant::now();
+    let mut next = step(engine, &as_i32(fresh))?;
+    done.prefill = start.elapsed();
+    let start = Instant::now();
+    loop {
+        let Some(id) = next else {
+            done.finish = Finish::Interrupted;
+            break;
+        };
+        done.ids.push(id);
+        if request.eos.contains(&id) {
+            emit(Some(id), "")?;
+            done.finish = Finish::Stop;
+            break;
+        }
+        let (text, stopped) = stops.push(&stream.push(id)?);
+        emit(Some(id), &text)?;
+        done.text.push_str(&text);
+        if stopped {
+            done.finish = Finish::Stop;
+            done.decode = start.elapsed();
+            return Ok(done);
+        }
+        if done.ids.len() >= max_new {
+            break;
+        }
+        next = step(engine, &[id as i32])?;
+    }
+    done.decode = start.elapsed();
+    let (mut rest, stopped) = stops.push(&stream.finish()?);
+    if !stopped {
+        rest.push_str(&stops.finish());
+    }
+    emit(None, &rest)?;
+    done.text.push_str(&rest);
+    Ok(done)
+}

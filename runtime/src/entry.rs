@@ -1,0 +1,159 @@
+//! Start-up: from `main` to a task and its exit code.
+//!
+//! Input: the generated object's [`Program`], the executable file, arguments. Output: an exit
+//! code: 0 done, 1 failed at run time, 2 wrong use or input. This is the only place that prints
+//! errors. The CPU level is chosen, and a CPU that is too old refused, before anything of the
+//! generated code runs; nothing else in the executable needs more than the target's baseline.
+
+use crate::cli::{Cli, Task};
+use crate::cpu::{choose_level, has_feature};
+use crate::payload::Payload;
+use crate::session::Session;
+use crate::threads::granted_cores;
+use crate::{Error, Result, bench, chat, cli, embed, generate, infer, info};
+use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
+use std::ffi::{CStr, OsString};
+use std::io::{BufReader, IsTerminal, Write};
+use std::path::Path;
+
+#[cfg(feature = "entry")]
+unsafe extern "C" {
+    #[allow(non_upper_case_globals)]
+    static llmc_program: Program;
+}
+
+/// The executable's `main`.
+///
+/// # Safety
+/// Called by the C runtime only.
+#[cfg(feature = "entry")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn main(
+    _argc: std::ffi::c_int,
+    _argv: *const *const std::ffi::c_char,
+) -> std::ffi::c_int {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("error: internal error: {panic}");
+        std::process::exit(1);
+    }));
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    let args: Vec<OsString> = args.collect();
+    // SAFETY: the linker has put the generated object's program there.
+    let program = unsafe { &llmc_program };
+    run(program, Path::new("/proc/self/exe"), &name, &args)
+}
+
+/// Runs a compiled model: `exe` is the file with the payload, `name` how it was called.
+pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) -> i32 {
+    let name = Path::new(name)
+        .file_name()
+        .unwrap_or(name)
+        .to_string_lossy()
+        .into_owned();
+    let cli = match cli::parse(&name, args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return e.exit_code();
+        }
+    };
+    match start(program, exe, &name, cli) {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("error: {e}");
+            e.exit_code()
+        }
+    }
+}
+
+fn start(program: &Program, exe: &Path, name: &str, cli: Cli) -> Result<()> {
+    let payload = Payload::open(exe)?;
+    let m = &payload.manifest;
+    let mut out = std::io::stdout();
+    let written = |e| Error::io("standard output", e);
+    if cli.version {
+        return writeln!(out, "{} ({})", m.name, m.producer).map_err(written);
+    }
+    let level = choose_level(&m.levels, cli.common.level.as_deref(), has_feature)?;
+    let step = find_step(program, &m.levels[level].name)?;
+    if cli.common.verify || matches!(cli.task, Some(Task::Verify)) {
+        payload.verify_weights()?;
+    }
+    let session = Session {
+        manifest: m,
+        tokenizer: &payload.tokenizer,
+        weights: payload.weights(),
+        step,
+        level,
+        threads: cli.common.threads.unwrap_or_else(granted_cores),
+        quiet: cli.common.quiet,
+    };
+    // Buffered by us rather than by `Stdin`, whose lock cannot go to another thread.
+    let mut input = BufReader::new(std::io::stdin());
+    match cli.task {
+        None if session.generates()
+            && m.chat_template.is_some()
+            && std::io::stdin().is_terminal() =>
+        {
+            payload.warm();
+            chat::chat(&session, &chat::ChatArgs::default(), &mut input, &mut out)
+        }
+        None => write!(out, "{}", cli::command(name).render_help()).map_err(written),
+        Some(Task::Generate(args)) => {
+            payload.warm();
+            generate::generate(&session, &args, &mut input, &mut out)
+        }
+        Some(Task::Chat(args)) => {
+            payload.warm();
+            chat::chat(&session, &args, &mut input, &mut out)
+        }
+        Some(Task::Embed(args)) => {
+            payload.warm();
+            embed::embed(&session, &args, &mut input, &mut out)
+        }
+        Some(Task::Infer(args)) => {
+            payload.warm();
+            infer::infer(&session, &args)
+        }
+        Some(Task::Tokenize(args)) => session.text_tools()?.tokenize(&args, &mut input, &mut out),
+        Some(Task::Detokenize(args)) => session
+            .text_tools()?
+            .detokenize(&args, &mut input, &mut out),
+        Some(Task::Bench(args)) => {
+            payload.warm();
+            bench::bench(&session, &args, &mut out)
+        }
+        Some(Task::Info(args)) => info::info(&session, &args, &mut out),
+        Some(Task::Verify) => {
+            session.note(&format!("{}: the weights match their digest", m.name));
+            Ok(())
+        }
+        Some(Task::Classify(_)) => session.need(false, "classify"),
+        Some(Task::Tag(_)) => session.need(false, "tag"),
+        Some(Task::FillMask(_)) => session.need(false, "fill-mask"),
+        Some(Task::Rerank(_)) => session.need(false, "rerank"),
+        Some(Task::Caption(_)) => session.need(false, "caption"),
+        Some(Task::Answer(_)) => session.need(false, "answer"),
+        Some(Task::Serve(_)) => session.need(false, "serve"),
+    }
+}
+
+/// The step that the generated object has for a level of the manifest.
+fn find_step(program: &Program, name: &str) -> Result<StepFn> {
+    if program.version != u64::from(ABI_VERSION) {
+        return Err(Error::Payload(format!(
+            "the compiled code is of version {}, this runtime is of version {ABI_VERSION}",
+            program.version
+        )));
+    }
+    // SAFETY: the compiler wrote `level_count` levels with NUL-terminated names.
+    let levels: &[Level] =
+        unsafe { std::slice::from_raw_parts(program.levels, program.level_count as usize) };
+    levels
+        .iter()
+        // SAFETY: as above.
+        .find(|l| unsafe { CStr::from_ptr(l.name) }.to_bytes() == name.as_bytes())
+        .map(|l| l.step)
+        .ok_or_else(|| Error::Payload(format!("the compiled code lacks the level `{name}`")))
+}

@@ -1,0 +1,306 @@
+//! Reads and checks the tensors that `infer` is given.
+//!
+//! Input: the bytes of a safetensors file. Output: [`Inputs`], packed: the tokens of each row that
+//! its mask keeps, and the columns they came from. Any wrong dtype, shape, id or mask is one
+//! error that names the tensor and the place. Positions are cumsum(mask) − 1 for either padding
+//! side, which is what packing gives; `position_ids` are accepted where they say the same.
+
+use crate::{Error, Result};
+use llmc_abi::{Kind, Manifest};
+use safetensors::{Dtype, SafeTensors};
+
+/// A row of the batch without its padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    pub ids: Vec<i32>,
+    /// Token types, or empty where the model takes none.
+    pub types: Vec<i32>,
+    /// The column of each token.
+    pub columns: Vec<usize>,
+}
+
+/// A checked batch `[rows.len(), columns]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    pub rows: Vec<Row>,
+    pub columns: usize,
+}
+
+/// A 2-D integer tensor, widened.
+struct Grid {
+    name: &'static str,
+    columns: usize,
+    values: Vec<i64>,
+}
+
+fn wrong(text: String) -> Error {
+    Error::Input(text)
+}
+
+fn grid(tensors: &SafeTensors<'_>, name: &'static str) -> Result<Option<Grid>> {
+    let Ok(view) = tensors.tensor(name) else {
+        return Ok(None);
+    };
+    let &[rows, columns] = view.shape() else {
+        return Err(wrong(format!(
+            "`{name}` has shape {:?}, expected [batch, tokens]",
+            view.shape()
+        )));
+    };
+    if rows == 0 || columns == 0 {
+        return Err(wrong(format!(
+            "`{name}` is empty: shape [{rows}, {columns}]"
+        )));
+    }
+    let data = view.data();
+    let mask = name == "attention_mask";
+    let values = match view.dtype() {
+        Dtype::I64 => data
+            .chunks_exact(8)
+            .map(|b| b.iter().rev().fold(0u64, |n, &x| n << 8 | u64::from(x)) as i64)
+            .collect(),
+        Dtype::I32 => data
+            .chunks_exact(4)
+            .map(|b| i64::from(b.iter().rev().fold(0u32, |n, &x| n << 8 | u32::from(x)) as i32))
+            .collect(),
+        Dtype::BOOL | Dtype::U8 if mask => data.iter().map(|&b| i64::from(b)).collect(),
+        other => {
+            return Err(wrong(format!("`{name}` is {other:?}, expected I64 or I32")));
+        }
+    };
+    Ok(Some(Grid {
+        name,
+        columns,
+        values,
+    }))
+}
+
+/// Reads the inputs of a text model.
+pub fn read(bytes: &[u8], manifest: &Manifest) -> Result<Inputs> {
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|e| wrong(format!("this is no safetensors file: {e}")))?;
+    const KNOWN: [&str; 4] = [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "position_ids",
+    ];
+    let mut names = tensors.names();
+    names.sort_unstable();
+    if let Some(name) = names.iter().find(|n| !KNOWN.contains(*n)) {
+        return Err(wrong(format!(
+            "this model takes no tensor `{name}`: it takes {}",
+            KNOWN.join(", ")
+        )));
+    }
+    let Some(ids) = grid(&tensors, "input_ids")? else {
+        return Err(wrong("the tensor `input_ids` is missing".into()));
+    };
+    let same_shape = |other: Option<Grid>| match other {
+        Some(g) if g.columns != ids.columns || g.values.len() != ids.values.len() => {
+            Err(wrong(format!(
+                "`{}` has shape [{}, {}], `input_ids` has [{}, {}]",
+                g.name,
+                g.values.len() / g.columns,
+                g.columns,
+                ids.values.len() / ids.columns,
+                ids.columns
+            )))
+        }
+        other => Ok(other),
+    };
+    let within = |g: &Grid, limit: u32, what: &str| -> Result<()> {
+        match g
+            .values
+            .iter()
+            .position(|v| !(0..i64::from(limit)).contains(v))
+        {
+            Some(i) => Err(wrong(format!(
+                "`{}` holds {} at [{}, {}]; {what} {limit}",
+                g.name,
+                g.values[i],
+                i / g.columns,
+                i % g.columns
+            ))),
+            None => Ok(()),
+        }
+    };
+    within(&ids, manifest.vocab_size, "ids are from 0 to below")?;
+    let mask = same_shape(grid(&tensors, "attention_mask")?)?;
+    if let Some(mask) = &mask {
+        within(mask, 2, "a mask holds 0 and 1, below")?;
+    }
+    let types = same_shape(grid(&tensors, "token_type_ids")?)?;
+    if let Some(types) = &types {
+        within(
+            types,
+            manifest.type_vocab_size.max(1),
+            "this model's token types are below",
+        )?;
+    }
+    let positions = same_shape(grid(&tensors, "position_ids")?)?;
+
+    let columns = ids.columns;
+    let mut rows = Vec::new();
+    for (r, row_ids) in ids.values.chunks(columns).enumerate() {
+        let mut row = Row::default();
+        for (c, &id) in row_ids.iter().enumerate() {
+            let i = r * columns + c;
+            if mask.as_ref().is_some_and(|m| m.values[i] == 0) {
+                continue;
+            }
+            if let Some(p) = &positions
+                && p.values[i] != row.ids.len() as i64
+            {
+                return Err(Error::Unsupported(format!(
+                    "`position_ids` holds {} at [{r}, {c}]; only positions that count the mask are supported, here {}",
+                    p.values[i],
+                    row.ids.len()
+                )));
+            }
+            row.ids.push(id as i32);
+            row.types.extend(types.as_ref().map(|t| t.values[i] as i32));
+            row.columns.push(c);
+        }
+        let limits = &manifest.limits;
+        let limit = match manifest.kind {
+            Kind::Encoder => limits.max_context.min(limits.max_tokens),
+            Kind::Decoder => limits.max_context,
+        };
+        if row.ids.len() > limit as usize {
+            return Err(wrong(format!(
+                "row {r} of `input_ids` has {} tokens, this model takes {limit}",
+                row.ids.len()
+            )));
+        }
+        rows.push(row);
+    }
+    Ok(Inputs { rows, columns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llmc_abi::Limits;
+    use safetensors::tensor::{TensorView, serialize};
+
+    fn manifest() -> Manifest {
+        Manifest {
+            vocab_size: 10,
+            type_vocab_size: 2,
+            limits: Limits {
+                max_tokens: 8,
+                max_seqs: 2,
+                max_rows: 4,
+                max_context: 4,
+            },
+            ..Manifest::default()
+        }
+    }
+
+    fn file(tensors: &[(&str, Dtype, &[usize], &[i64])]) -> Vec<u8> {
+        let data: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, dtype, _, values)| match dtype {
+                Dtype::I64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                Dtype::I32 => values
+                    .iter()
+                    .flat_map(|v| (*v as i32).to_le_bytes())
+                    .collect(),
+                Dtype::F32 => values
+                    .iter()
+                    .flat_map(|v| (*v as f32).to_le_bytes())
+                    .collect(),
+                _ => values.iter().map(|v| *v as u8).collect(),
+            })
+            .collect();
+        let views = tensors
+            .iter()
+            .zip(&data)
+            .map(|((name, dtype, shape, _), d)| {
+                (*name, TensorView::new(*dtype, shape.to_vec(), d).unwrap())
+            });
+        serialize(views, None).unwrap()
+    }
+
+    fn refused(tensors: &[(&str, Dtype, &[usize], &[i64])], expected: &str) {
+        let e = read(&file(tensors), &manifest()).unwrap_err();
+        assert_eq!(e.exit_code(), 2);
+        assert!(e.to_string().contains(expected), "{e}");
+    }
+
+    #[test]
+    fn padding_on_either_side_is_packed_away() {
+        let bytes = file(&[
+            ("input_ids", Dtype::I32, &[2, 3], &[0, 5, 6, 7, 8, 0]),
+            ("attention_mask", Dtype::U8, &[2, 3], &[0, 1, 1, 1, 1, 0]),
+            ("token_type_ids", Dtype::I64, &[2, 3], &[0, 0, 1, 1, 0, 0]),
+            ("position_ids", Dtype::I64, &[2, 3], &[9, 0, 1, 0, 1, 9]),
+        ]);
+        let inputs = read(&bytes, &manifest()).unwrap();
+        let row = |ids: &[i32], types: &[i32], columns: &[usize]| Row {
+            ids: ids.into(),
+            types: types.into(),
+            columns: columns.into(),
+        };
+        assert_eq!(
+            inputs.rows,
+            [
+                row(&[5, 6], &[0, 1], &[1, 2]),
+                row(&[7, 8], &[1, 0], &[0, 1])
+            ]
+        );
+        let bytes = file(&[("input_ids", Dtype::I64, &[1, 2], &[3, 0])]);
+        assert_eq!(
+            read(&bytes, &manifest()).unwrap().rows,
+            [row(&[3, 0], &[], &[0, 1])]
+        );
+    }
+
+    #[test]
+    fn wrong_tensors_are_refused() {
+        use Dtype::{F32, I64};
+        refused(&[], "`input_ids` is missing");
+        refused(&[("input_ids", F32, &[1, 1], &[1])], "expected I64 or I32");
+        refused(
+            &[("input_ids", I64, &[3], &[1, 2, 3])],
+            "expected [batch, tokens]",
+        );
+        refused(&[("input_ids", I64, &[0, 3], &[])], "is empty");
+        refused(
+            &[("input_ids", I64, &[1, 2], &[1, 10])],
+            "holds 10 at [0, 1]",
+        );
+        refused(
+            &[("input_ids", I64, &[2, 1], &[1, -1])],
+            "holds -1 at [1, 0]",
+        );
+        refused(&[("input_ids", I64, &[1, 1], &[i64::MIN])], "at [0, 0]");
+        refused(&[("input_ids", I64, &[1, 5], &[1; 5])], "takes 4");
+        let ids = (
+            "input_ids",
+            I64,
+            &[1usize, 2] as &[usize],
+            &[1i64, 2] as &[i64],
+        );
+        refused(&[ids, ("attention_mask", I64, &[1, 2], &[1, 2])], "0 and 1");
+        refused(
+            &[ids, ("attention_mask", I64, &[2, 1], &[1, 1])],
+            "has shape [2, 1]",
+        );
+        refused(&[ids, ("attention_mask", F32, &[1, 2], &[1, 1])], "is F32");
+        refused(&[ids, ("token_type_ids", I64, &[1, 2], &[0, 2])], "below 2");
+        refused(
+            &[ids, ("position_ids", I64, &[1, 2], &[0, 2])],
+            "holds 2 at [0, 1]",
+        );
+        refused(
+            &[ids, ("pixel_values", F32, &[1], &[0])],
+            "takes no tensor `pixel_values`",
+        );
+        let whole = file(&[ids]);
+        for len in 0..whole.len() {
+            assert_eq!(read(&whole[..len], &manifest()).unwrap_err().exit_code(), 2);
+        }
+    }
+}

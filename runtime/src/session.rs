@@ -1,0 +1,117 @@
+//! What every task starts from: the payload, the chosen code, and the common flags.
+//!
+//! Input: a payload, the step of the chosen level, threads. Output: engines with the cache a task
+//! plans for, and the tokenizer. Not here: any task.
+
+use crate::engine::{Compiled, Engine, EngineOptions};
+use crate::kv_cache::KvPlan;
+use crate::text_tools::TextTools;
+use crate::{Error, Result};
+use llmc_abi::{Kind, Manifest, StepFn};
+
+/// A loaded model and how to run it.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
+    pub manifest: &'a Manifest,
+    /// Bytes of tokenizer.json.
+    pub tokenizer: &'a [u8],
+    pub weights: &'a [u8],
+    pub step: StepFn,
+    /// Index of the chosen level in `Manifest::levels`.
+    pub level: usize,
+    pub threads: u32,
+    /// No progress and figures on standard error.
+    pub quiet: bool,
+}
+
+impl<'a> Session<'a> {
+    /// An engine with room for `sequences` of up to `tokens` tokens.
+    pub fn engine(&self, sequences: usize, tokens: usize, taps: bool) -> Result<Engine<'a>> {
+        let model = Compiled {
+            manifest: self.manifest,
+            step: self.step,
+            weights: self.weights,
+        };
+        let tokens = tokens.min(self.manifest.limits.max_context as usize);
+        let plan = KvPlan { sequences, tokens };
+        Engine::new(
+            model,
+            EngineOptions {
+                threads: self.threads,
+                plan,
+                taps,
+            },
+        )
+    }
+
+    /// The tokenizer and chat template.
+    pub fn text_tools(&self) -> Result<TextTools> {
+        let m = self.manifest;
+        if !m.has_tokenizer {
+            return Err(Error::Unsupported(format!(
+                "{} was compiled without a tokenizer",
+                m.name
+            )));
+        }
+        TextTools::new(
+            self.tokenizer,
+            &m.special_strings,
+            m.chat_template.as_deref(),
+        )
+    }
+
+    /// True for models that continue texts.
+    pub fn generates(&self) -> bool {
+        self.manifest.kind == Kind::Decoder
+            && self.manifest.outputs.iter().any(|o| o.name == "logits")
+    }
+
+    /// Refuses a task that the model lacks.
+    pub fn need(&self, has: bool, task: &str) -> Result<()> {
+        if has {
+            return Ok(());
+        }
+        let m = self.manifest;
+        Err(Error::Unsupported(format!(
+            "{} ({}) has no task `{task}`",
+            m.name, m.architecture
+        )))
+    }
+
+    /// Longest input in tokens, for the faces that truncate.
+    pub fn max_input(&self) -> usize {
+        let m = self.manifest;
+        let limit = match m.kind {
+            Kind::Encoder => m.limits.max_context.min(m.limits.max_tokens),
+            Kind::Decoder => m.limits.max_context,
+        };
+        (if m.max_input_tokens == 0 {
+            limit
+        } else {
+            limit.min(m.max_input_tokens)
+        }) as usize
+    }
+
+    /// Prints a line on standard error unless `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+}
+
+/// Token ids as the step reads them. Ids of a loaded tokenizer beyond i32 do not exist.
+pub fn as_i32(ids: &[u32]) -> Vec<i32> {
+    ids.iter().map(|&i| i as i32).collect()
+}
+
+/// Refuses ids that the model has no embedding for: the tokenizer belongs to another model.
+pub fn check_ids(manifest: &Manifest, ids: &[u32]) -> Result<()> {
+    match ids.iter().find(|&&i| i >= manifest.vocab_size) {
+        Some(id) => Err(Error::Input(format!(
+            "the tokenizer gives token {id}, this model's vocabulary has {}",
+            manifest.vocab_size
+        ))),
+        None => Ok(()),
+    }
+}
