@@ -78,7 +78,9 @@ impl Pass for FormKernels {
         let mut taken = Vec::new();
         for f in 0..module.funcs.len() {
             let func = &module.funcs[f];
-            if let Some(inst) = func.body.iter().find(|i| shape(&i.op) == Shape::None) {
+            let without = |i: &&Inst| shape(&i.op) == Shape::None;
+            let decomposed = func.body.iter().find(|i| is_decomposed(&i.op));
+            if let Some(inst) = decomposed.or(func.body.iter().find(without)) {
                 let hint = match is_decomposed(&inst.op) {
                     true => "raise-attention left it",
                     false => "share-kv-heads left it",

@@ -8,17 +8,16 @@
 
 use std::time::{Duration, Instant};
 
-use llmc_ir::Module;
+use llmc_ir::{
+    Module,
+    verify::{Violation, verify},
+};
 
 use crate::{Pass, PassError, Remark, Remarks, Stats};
-
-/// Checks a module and tells every violation.
-pub type Verify = fn(&Module) -> Vec<String>;
 
 /// Runs passes, with the hooks that were asked for.
 #[derive(Clone, Default)]
 pub struct Manager {
-    verify: Option<Verify>,
     print_after: Vec<String>,
     print_after_all: bool,
     stop_after: Option<String>,
@@ -51,6 +50,9 @@ pub struct Report {
 /// Why a run ended early.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PipelineError {
+    /// The module did not verify to begin with.
+    #[error("the module does not verify:\n{}", lines(.0))]
+    Input(Vec<Violation>),
     /// A pass could not do its work.
     #[error("{pass}: {error}")]
     Pass {
@@ -58,24 +60,25 @@ pub enum PipelineError {
         error: PassError,
     },
     /// A bug of the compiler: the module does not verify after a pass.
-    #[error("the module does not verify after {pass}: {}", violations.join("; "))]
+    #[error("the module does not verify after {pass}:\n{}", lines(violations))]
     Invalid {
         pass: &'static str,
-        violations: Vec<String>,
-        module: Box<Module>,
+        violations: Vec<Violation>,
+        /// What the pass was given: `llmc opt --passes=<pass>` over its dump shows the bug.
+        before: Box<Module>,
     },
 }
 
+/// One violation a line.
+fn lines(violations: &[Violation]) -> String {
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
 impl Manager {
-    /// No hooks; verifies with the IR's verifier.
+    /// No hooks.
     pub fn new() -> Manager {
         Manager::default()
-    }
-
-    /// Verifies with `verify` after every pass.
-    pub fn verify(mut self, verify: Verify) -> Manager {
-        self.verify = Some(verify);
-        self
     }
 
     /// Dumps the module after every pass called `name`.
@@ -102,11 +105,16 @@ impl Manager {
         passes: &[Box<dyn Pass>],
         module: &mut Module,
     ) -> Result<Report, PipelineError> {
+        let violations = verify(module);
+        if !violations.is_empty() {
+            return Err(PipelineError::Input(violations));
+        }
         let mut report = Report::default();
         let mut remarks = Remarks::new();
         for pass in passes {
             let name = pass.name();
             remarks.enter(name);
+            let before = module.clone();
             let start = Instant::now();
             let stats = pass
                 .run(module, &mut remarks)
@@ -116,15 +124,13 @@ impl Manager {
                 stats,
                 time: start.elapsed(),
             });
-            if let Some(verify) = self.verify {
-                let violations = verify(module);
-                if !violations.is_empty() {
-                    return Err(PipelineError::Invalid {
-                        pass: name,
-                        violations,
-                        module: Box::new(module.clone()),
-                    });
-                }
+            let violations = verify(module);
+            if !violations.is_empty() {
+                return Err(PipelineError::Invalid {
+                    pass: name,
+                    violations,
+                    before: Box::new(before),
+                });
             }
             if self.print_after_all || self.print_after.iter().any(|p| p == name) {
                 report.dumps.push(Dump {

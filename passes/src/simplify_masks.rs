@@ -3,11 +3,12 @@
 //! ```text
 //! mask = causal & (window(4096) & bidirectional)   →   mask = causal & window(4096)
 //! mask = causal & window(8192), T ≤ 4096           →   mask = causal
-//! mask = causal | window(1)                        →   stays, with a remark
+//! mask = causal | (causal & window(4))             →   mask = causal
 //! ```
 //!
-//! Attention visits exactly the keys of the range, so a block outside of it costs nothing. A mask
-//! that shows no key at all is refused: the model's configuration cannot mean it.
+//! Attention visits exactly the keys of the range, so a block outside of it costs nothing. A mask that
+//! is not one range stays, with a remark; one that shows no key at all is refused: the model's
+//! configuration cannot mean it.
 
 use llmc_ir::{Mask, Module, Op, mask::KeyRange};
 
@@ -89,10 +90,12 @@ impl Bounds {
         matches!((self.low, self.high), (Some(l), Some(h)) if l > h)
     }
 
-    fn contains(self, other: Bounds) -> bool {
-        let low = self.low.is_none_or(|l| other.low.is_some_and(|o| l <= o));
-        let high = self.high.is_none_or(|h| other.high.is_some_and(|o| o <= h));
-        other.is_empty() || (low && high)
+    /// The keys of both, where there is no gap between them.
+    fn union(self, other: Bounds) -> Option<Bounds> {
+        let gap = |a: Bounds, b: Bounds| matches!((a.high, b.low), (Some(h), Some(l)) if h + 1 < l);
+        let low = self.low.zip(other.low).map(|(a, b)| a.min(b));
+        let high = self.high.zip(other.high).map(|(a, b)| a.max(b));
+        (!gap(self, other) && !gap(other, self)).then_some(Bounds { low, high })
     }
 
     fn range(self) -> Option<KeyRange> {
@@ -104,7 +107,7 @@ impl Bounds {
     }
 }
 
-/// The bounds of a mask; a union has them where one of its masks shows all that the others do.
+/// The bounds of a mask; a union has them where there is no gap between its masks.
 fn bounds(mask: &Mask) -> Option<Bounds> {
     match mask {
         Mask::Bidirectional => Some(Bounds::ALL),
@@ -128,11 +131,12 @@ fn bounds(mask: &Mask) -> Option<Bounds> {
         }),
         Mask::Or(masks) => {
             let all = masks.iter().map(bounds).collect::<Option<Vec<_>>>()?;
-            let widest = |a: &Bounds| all.iter().all(|b| a.contains(*b));
-            if all.is_empty() {
-                return Some(Bounds::NONE);
-            }
-            all.iter().copied().find(widest)
+            let shown: Vec<Bounds> = all.into_iter().filter(|b| !b.is_empty()).collect();
+            let (first, others) = match shown.split_first() {
+                Some(split) => split,
+                None => return Some(Bounds::NONE),
+            };
+            others.iter().try_fold(*first, |a, b| a.union(*b))
         }
     }
 }
@@ -170,7 +174,18 @@ mod tests {
             64,
             Some("causal"),
         );
-        check(Or(vec![Causal, Window(4)]), 64, None);
+        check(Or(vec![Causal, Window(4)]), 64, Some("bidirectional"));
+        check(
+            Or(vec![Mask::causal(Some(4)), Window(2)]),
+            64,
+            Some("window(4)"),
+        );
+        check(
+            Or(vec![And(vec![Causal, Window(0)]), Causal]),
+            64,
+            Some("causal"),
+        );
+        check(Window(0), 64, None);
     }
 
     #[test]
