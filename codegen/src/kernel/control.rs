@@ -140,4 +140,28 @@ impl KernelBuilder<'_> {
         let hi = self.div(b, threads);
         (lo, hi)
     }
+
+    /// Cuts the units `[lo, hi)` of a grid `[outer][inner]` into runs of one outer index:
+    /// `body(outer, from, to)` gets the inner range. Nothing happens for an empty slice.
+    pub fn for_runs(
+        &mut self,
+        (lo, hi): (Value, Value),
+        inner: Value,
+        body: impl FnOnce(&mut Self, Value, Value, Value),
+    ) {
+        let some = self.lt(lo, hi);
+        self.when(some, |b| {
+            let first = b.div(lo, inner);
+            let last = b.add_const(hi, -1);
+            let last = b.div(last, inner);
+            let end = b.add_const(last, 1);
+            b.for_each(first, end, 1, |b, outer| {
+                let start = b.mul(outer, inner);
+                let (from, to) = (b.sub(lo, start), b.sub(hi, start));
+                let zero = b.i64(0);
+                let (from, to) = (b.max(from, zero), b.min(to, inner));
+                body(b, outer, from, to);
+            });
+        });
+    }
 }

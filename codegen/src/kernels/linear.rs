@@ -175,23 +175,12 @@ impl Linear {
             };
             let tiles = b.ceil_div_const(n, TILE_ROWS);
             let units = b.mul_const(tiles, panels);
-            let (lo, hi) = b.slice(thread, threads, units);
-            let some = b.lt(lo, hi);
-            b.when(some, |b| {
-                let first = b.div(lo, tiles);
-                let last = b.add_const(hi, -1);
-                let last = b.div(last, tiles);
-                let end = b.add_const(last, 1);
-                b.for_each(first, end, 1, |b, panel| {
-                    let start = b.mul(panel, tiles);
-                    let (from, to) = (b.sub(lo, start), b.sub(hi, start));
-                    let zero = b.i64(0);
-                    let (from, to) = (b.max(from, zero), b.min(to, tiles));
-                    let from = b.mul_const(from, TILE_ROWS);
-                    let to = b.mul_const(to, TILE_ROWS);
-                    let to = b.min(to, a.n);
-                    self.panel(b, a, panel, from, to);
-                });
+            let slice = b.slice(thread, threads, units);
+            b.for_runs(slice, tiles, |b, panel, from, to| {
+                let from = b.mul_const(from, TILE_ROWS);
+                let to = b.mul_const(to, TILE_ROWS);
+                let to = b.min(to, a.n);
+                self.panel(b, a, panel, from, to);
             });
         })
     }

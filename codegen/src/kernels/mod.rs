@@ -17,18 +17,28 @@
 //! [`KernelBuilder`]: crate::kernel::KernelBuilder
 
 mod activation;
+mod attend;
 mod elementwise;
 mod gather;
+mod kv;
+mod kv_append;
 mod linear;
 mod norm;
+mod rope;
+mod rope_angles;
 mod tile;
 mod unpack;
 
 pub use activation::Activation;
+pub use attend::{Attend, Mask, RelativeBias};
 pub use elementwise::{Elementwise, RowOp};
 pub use gather::{Gather, TableLayout};
+pub use kv::KvLayout;
+pub use kv_append::KvAppend;
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};
+pub use rope::Rope;
+pub use rope_angles::RopeAngles;
 pub use tile::{TILE_ROWS, Tile};
 pub use unpack::Unpack;
 

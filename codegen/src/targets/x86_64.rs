@@ -33,3 +33,26 @@ pub const V4: FeatureLevel = FeatureLevel {
     vector_bits: 512,
     vector_registers: 32,
 };
+
+/// Whether the machine that this runs on has a feature of [`FeatureLevel::requires`].
+#[cfg(target_arch = "x86_64")]
+pub fn host_has(feature: &str) -> bool {
+    macro_rules! known {
+        ($($name:literal)*) => {
+            match feature {
+                $($name => std::is_x86_feature_detected!($name),)*
+                _ => false,
+            }
+        };
+    }
+    known! {
+        "avx2" "avx512bw" "avx512cd" "avx512dq" "avx512f" "avx512vl" "bmi1" "bmi2" "f16c" "fma"
+        "lzcnt" "movbe" "popcnt"
+    }
+}
+
+/// Another machine has none of them.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn host_has(_: &str) -> bool {
+    false
+}

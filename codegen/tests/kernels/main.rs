@@ -5,6 +5,7 @@
 //! kernels are free of barriers). Besides the values, the bits are compared: across threads,
 //! across feature levels, and a row alone against the row in company.
 
+mod attend;
 mod buffer;
 mod elementwise;
 mod gather;
@@ -12,3 +13,4 @@ mod harness;
 mod linear;
 mod math;
 mod norm;
+mod rope;
