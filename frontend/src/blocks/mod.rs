@@ -34,7 +34,7 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 pub enum Blueprint {
     /// Text in, the next token's logits out.
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
     /// Text in, a vector per token or per text out.
     Encoder(Box<Encoder>),
 }

@@ -71,7 +71,7 @@ fn build(request: &Request) -> Result<Blueprint> {
             .map(|head| Ok::<_, crate::FrontendError>(Head { softcap: cap(c, "final_logit_softcapping")?, ..head }))
             .transpose()?,
     };
-    Blueprint::Decoder(decoder).with_sliding(&slides(c, layers)?, |_| {
+    Blueprint::Decoder(Box::new(decoder)).with_sliding(&slides(c, layers)?, |_| {
         layer(attention(SLIDING, Mask::causal(Some(layer_types::window(c, 4096)?)))?)
     })
 }

@@ -68,7 +68,7 @@ pub fn decoder(
     let c = request.config;
     let norm = Norm::rms(c.epsilon("rms_norm_eps", 1e-6)?);
     let hidden = c.hidden_size()?;
-    Ok(Blueprint::Decoder(Decoder {
+    Ok(Blueprint::Decoder(Box::new(Decoder {
         hidden,
         context: c.positions()?,
         embeddings: tokens(c, 1.0)?,
@@ -77,7 +77,7 @@ pub fn decoder(
         layers: vec![0; c.layers()? as usize],
         norm: (norm, "model.norm"),
         head: head(request, false)?,
-    }))
+    })))
 }
 
 /// The token table, times `scale`.
