@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct EmbedArgs {
     /// The texts; `-` or nothing reads one a line from standard input
-    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(value_name = "TEXT")]
     pub texts: Vec<String>,
 }
 

@@ -18,7 +18,6 @@ const DEFAULT_NEW: usize = 512;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct GenerateArgs {
     /// The prompt; `-` reads all of standard input
-    #[arg(allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// At most N new tokens [default: 512]
     #[arg(short = 'n', value_name = "N")]

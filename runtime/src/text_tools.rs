@@ -25,7 +25,6 @@ pub struct TokenizeArgs {
     #[arg(long)]
     pub no_special: bool,
     /// The text; `-` or nothing reads standard input
-    #[arg(allow_hyphen_values = true)]
     pub text: Option<String>,
 }
 

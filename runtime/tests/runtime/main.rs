@@ -1,0 +1,8 @@
+//! Tests of the whole runtime around a step function written in Rust (`fake`): no compiler needed.
+
+mod allocation;
+mod engine;
+mod faces;
+mod fake;
+mod golden_tokenizers;
+mod infer;
