@@ -38,7 +38,7 @@ pub const V4: FeatureLevel = FeatureLevel {
 #[cfg(target_arch = "x86_64")]
 pub fn host_has(feature: &str) -> bool {
     macro_rules! known {
-        ($($name:literal)*) => {
+        ($($name:tt)*) => {
             match feature {
                 $($name => std::is_x86_feature_detected!($name),)*
                 _ => false,

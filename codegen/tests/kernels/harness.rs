@@ -4,7 +4,7 @@ use llmc_codegen::kernel::KernelBuilder;
 use llmc_codegen::llvm::Object;
 use llmc_codegen::mlir::Session;
 use llmc_codegen::target::FeatureLevel;
-use llmc_codegen::targets::x86_64::X86_64_LINUX;
+use llmc_codegen::targets::x86_64::{X86_64_LINUX, host_has};
 use std::ffi::{CString, c_void};
 use std::process::Command;
 
@@ -13,7 +13,7 @@ pub fn levels() -> Vec<&'static FeatureLevel> {
     X86_64_LINUX
         .levels
         .iter()
-        .filter(|l| l.name != "x86-64-v4" || std::is_x86_feature_detected!("avx512bw"))
+        .filter(|l| l.requires.iter().all(|f| host_has(f)))
         .collect()
 }
 

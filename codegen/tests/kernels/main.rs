@@ -13,4 +13,5 @@ mod harness;
 mod linear;
 mod math;
 mod norm;
+mod pool;
 mod rope;

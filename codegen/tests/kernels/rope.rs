@@ -69,11 +69,11 @@ fn check(heads: usize, half: usize, rest: usize) {
             }
             y.f32()[..n * stride].to_vec()
         });
-        for row in 0..n {
+        for (row, position) in pos.iter().enumerate() {
             for head in 0..heads {
                 let at = row * stride + head * distance;
                 for i in 0..hp {
-                    let angle = f64::from(pos[row] as f32 * frequencies[i]);
+                    let angle = f64::from(*position as f32 * frequencies[i]);
                     let (a, z) = (f64::from(x[at + i]), f64::from(x[at + hp + i]));
                     let (s, c) = (angle.sin() * 1.25, angle.cos() * 1.25);
                     assert_close(y[at + i], a * c - z * s, 1e-6, "first half");

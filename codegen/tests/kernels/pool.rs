@@ -1,0 +1,146 @@
+//! Whole rows and sequences: copies, pooling, unit length, positions.
+
+use crate::buffer::{Buffer, Random, assert_close, pad};
+use crate::harness::{load_all, same_bits};
+use llmc_codegen::kernels::{L2Normalize, Pool, PoolKind, PositionIds, SelectRows};
+
+type ThreeFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *mut u8);
+type TwoFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *mut u8);
+
+const STARTS: [i32; 4] = [0, 1, 6, 50];
+
+#[test]
+fn pooling() {
+    for kind in [PoolKind::Cls, PoolKind::Last, PoolKind::Max, PoolKind::Mean] {
+        let width = 40;
+        let physical = pad(width, 16);
+        let pool = Pool {
+            kind,
+            width: width as i64,
+            x_stride: physical as i64 + 16,
+            y_stride: physical as i64,
+        };
+        let loaded = load_all(|b| {
+            pool.emit(b);
+        });
+        let stride = physical + 16;
+        let x = Random::new(3).rows(50, width, stride);
+        let mut x_buffer = Buffer::from_f32(&x);
+        let mut starts = Buffer::from_i32(&STARTS);
+        let y = same_bits(&loaded, |lib, threads| {
+            let mut y = Buffer::floats(3 * physical);
+            // SAFETY: the documented signature and sizes.
+            unsafe {
+                let f: ThreeFn = lib.get(&pool.symbol());
+                for t in 0..threads {
+                    f(t, threads, 3, starts.ptr(), x_buffer.ptr(), y.ptr());
+                }
+            }
+            y.f32()[..3 * physical].to_vec()
+        });
+        for s in 0..3 {
+            let tokens = STARTS[s] as usize..STARTS[s + 1] as usize;
+            for lane in 0..physical {
+                let column = tokens.clone().map(|t| f64::from(x[t * stride + lane]));
+                let count = tokens.len() as f64;
+                let expected = match kind {
+                    PoolKind::Cls => column.clone().next(),
+                    PoolKind::Last => column.clone().next_back(),
+                    PoolKind::Max => column.clone().reduce(f64::max),
+                    PoolKind::Mean => Some(column.clone().sum::<f64>() / count),
+                };
+                let expected = expected.expect("a sequence has tokens");
+                assert_close(y[s * physical + lane], expected, 1e-6, &pool.symbol());
+            }
+        }
+    }
+}
+
+#[test]
+fn copied_rows() {
+    let copy = SelectRows {
+        width: 44,
+        x_stride: 64,
+        y_stride: 48,
+    };
+    let loaded = load_all(|b| {
+        copy.emit(b);
+    });
+    let x = Random::new(4).rows(20, 48, 64);
+    let mut x_buffer = Buffer::from_f32(&x);
+    let rows = [19, 0, 7, 7, 3];
+    let mut rows_buffer = Buffer::from_i32(&rows);
+    let y = same_bits(&loaded, |lib, threads| {
+        let mut y = Buffer::floats(5 * 48);
+        // SAFETY: the documented signature and sizes.
+        unsafe {
+            let f: ThreeFn = lib.get(&copy.symbol());
+            for t in 0..threads {
+                f(t, threads, 5, rows_buffer.ptr(), x_buffer.ptr(), y.ptr());
+            }
+        }
+        y.f32()[..5 * 48].to_vec()
+    });
+    for (i, row) in rows.into_iter().enumerate() {
+        assert_eq!(y[i * 48..(i + 1) * 48], x[row as usize * 64..][..48]);
+    }
+}
+
+#[test]
+fn unit_length() {
+    let kernel = L2Normalize {
+        eps: 1e-12,
+        width: 90,
+        x_stride: 96,
+        y_stride: 96,
+    };
+    let loaded = load_all(|b| {
+        kernel.emit(b);
+    });
+    let mut x = Random::new(6).rows(7, 90, 96);
+    x[..96].fill(0.0);
+    let y = same_bits(&loaded, |lib, threads| {
+        let mut y = Buffer::from_f32(&x);
+        // SAFETY: the documented signature and sizes; in place.
+        unsafe {
+            let f: TwoFn = lib.get(&kernel.symbol());
+            for t in 0..threads {
+                f(t, threads, 7, y.ptr(), y.ptr());
+            }
+        }
+        y.f32()[..7 * 96].to_vec()
+    });
+    for (from, to) in x.chunks(96).zip(y.chunks(96)) {
+        let length = from
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        for (a, b) in from.iter().zip(to) {
+            assert_close(*b, f64::from(*a) / length.max(1e-12), 1e-6, "unit length");
+        }
+    }
+}
+
+#[test]
+fn positions_from_the_pad_id() {
+    let kernel = PositionIds { pad: 1 };
+    let loaded = load_all(|b| {
+        kernel.emit(b);
+    });
+    let mut starts = Buffer::from_i32(&[0, 3, 8]);
+    let mut ids = Buffer::from_i32(&[5, 6, 7, 1, 9, 1, 4, 4]);
+    let out = same_bits(&loaded, |lib, threads| {
+        let mut out = Buffer::bytes(8 * 4);
+        // SAFETY: the documented signature and sizes.
+        unsafe {
+            let f: ThreeFn = lib.get(&kernel.symbol());
+            for t in 0..threads {
+                f(t, threads, 2, starts.ptr(), ids.ptr(), out.ptr());
+            }
+        }
+        out.f32()[..8].to_vec()
+    });
+    let found: Vec<u32> = out.iter().map(|v| v.to_bits()).collect();
+    assert_eq!(found, [2, 3, 4, 1, 2, 1, 3, 4]);
+}
