@@ -3,7 +3,7 @@
 //! In: the file, if there is one, and `config.json`, which older models use for the same fields. Out:
 //! [`Generation`], plain values for the executable's metadata.
 //!
-//! Invariants: ids are below the vocabulary; numbers are inside the ranges that samplers accept.
+//! Invariants: ids are below the vocabulary (a pad token beyond it is none); numbers are inside the ranges that samplers accept.
 //!
 //! Not here: the samplers.
 
@@ -11,6 +11,7 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::error::Result;
+use crate::json::Json;
 use crate::limits;
 
 /// Defaults of text generation.
@@ -59,10 +60,18 @@ impl Generation {
             c.token_ids(field, vocabulary)
         };
         let id = |field: &str| -> Result<Option<u32>> { Ok(ids(field)?.first().copied()) };
+        // Old configurations say −1, or one past the vocabulary, for a model without padding.
+        let pad = [first, config]
+            .iter()
+            .find_map(|c| c.get("pad_token_id"))
+            .and_then(Json::as_u64);
+        let pad = pad
+            .and_then(|id| u32::try_from(id).ok())
+            .filter(|id| *id < vocabulary);
         Ok(Self {
             bos: id("bos_token_id")?,
             eos: ids("eos_token_id")?,
-            pad: id("pad_token_id")?,
+            pad,
             decoder_start: id("decoder_start_token_id")?,
             sample: first.flag_or("do_sample", false)?,
             temperature: first.optional_real("temperature", 0.0..=1e6)?,

@@ -73,6 +73,13 @@ impl Model {
             sentence: dir.sentence.as_ref(),
         };
         let mut blueprint = (family.build)(&request)?;
+        if dir.sentence.is_some() && matches!(blueprint, Blueprint::Decoder(_)) {
+            let what = format!(
+                "sentence-transformers over the decoder family `{}`",
+                family.name
+            );
+            return Err(Problem::of(c.file(), what).unsupported());
+        }
         let max_context = context(&blueprint, options)?;
         let deviation = c.real_or("initializer_range", 0.0..=1e3, 0.02)? as f32;
         let lower = |blueprint: &Blueprint, catalog: &dyn Catalog| {
