@@ -18,7 +18,7 @@
 
 use llmc_ir::{Dim, Func, Inst, Kernel, Module, Op, Operand};
 
-use crate::{Pass, PassError, Remarks, Stats, operands, raise_attention::is_decomposed};
+use crate::{Pass, PassError, Remarks, Stats, operands};
 
 /// Forms kernels.
 pub struct FormKernels;
@@ -78,14 +78,11 @@ impl Pass for FormKernels {
         let mut taken = Vec::new();
         for f in 0..module.funcs.len() {
             let func = &module.funcs[f];
-            let without = |i: &&Inst| shape(&i.op) == Shape::None;
-            let decomposed = func.body.iter().find(|i| is_decomposed(&i.op));
-            if let Some(inst) = decomposed.or(func.body.iter().find(without)) {
-                let hint = match is_decomposed(&inst.op) {
-                    true => "raise-attention left it",
-                    false => "share-kv-heads left it",
-                };
-                let what = format!("{} has no kernel: {hint}", inst.op.name());
+            if let Some(inst) = func.body.iter().find(|i| shape(&i.op) == Shape::None) {
+                let what = format!(
+                    "{} has no kernel: attention has to be one op",
+                    inst.op.name()
+                );
                 return Err(PassError::unsupported(&func.name, what));
             }
             let groups = schedule(func);

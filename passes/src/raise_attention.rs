@@ -8,9 +8,9 @@
 //! %o = attn_mix %p, %vv, %step
 //! ```
 //!
-//! `softcap`, then `attn_bias`, may stand between scores and mask, as the op has them. Keys and values
-//! must be of one `kv_read`, or both tensors of this step. A step in between with other users, or
-//! another order of ops, leaves the pattern alone, with a remark.
+//! `attn_bias`, then `softcap`, may stand between scores and mask, in the order that the op has. Keys and
+//! values must be of one `kv_read`, or both tensors of this step. A step in between with other users,
+//! or another order of ops, leaves the pattern alone, with a remark.
 
 use llmc_ir::{Func, Inst, Module, Op, Operand, ValueId, ops::Attention};
 
@@ -90,17 +90,17 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
 
     let (mut at, mut inst) = step(func, value(inst.operands.first())?)?;
     let (mut bias, mut table, mut softcap) = (None, None, None);
+    if let Op::Softcap(s) = &inst.op {
+        softcap = Some(s.cap);
+        gone.push(at);
+        (at, inst) = step(func, value(inst.operands.first())?)?;
+    }
     if let Op::AttnBias(b) = &inst.op {
         bias = Some(b.bias);
         table = match inst.operands.get(1) {
             Some(Operand::Weight(w)) => Some(*w),
             _ => return Err("the bias has no table".into()),
         };
-        gone.push(at);
-        (at, inst) = step(func, value(inst.operands.first())?)?;
-    }
-    if let Op::Softcap(s) = &inst.op {
-        softcap = Some(s.cap);
         gone.push(at);
         (at, inst) = step(func, value(inst.operands.first())?)?;
     }
@@ -151,12 +151,4 @@ fn check_keys(func: &Func, k: ValueId, v: ValueId) -> Result<(), String> {
         }
         _ => Err("keys are of the past, values of this step, or the reverse".into()),
     }
-}
-
-/// Whether the function still holds decomposed attention.
-pub fn is_decomposed(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::AttnScores(_) | Op::AttnBias(_) | Op::MaskScores(_) | Op::Softmax(_) | Op::AttnMix(_)
-    )
 }
