@@ -50,6 +50,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
+        environment.add_filter("string", python_str);
         environment
             .add_template_owned(NAME, keep_generation_blocks(source))
             .map_err(|e| Error::Input(format!("the chat template cannot be read: {}", told(&e))))?;
@@ -155,13 +156,20 @@ fn print_as_python(
     _state: &State,
     value: &Value,
 ) -> std::result::Result<(), minijinja::Error> {
-    let mut text = String::new();
-    if let Some(s) = value.as_str() {
-        text.push_str(s);
-    } else {
-        python_repr(&mut text, value)?;
+    match value.as_str() {
+        Some(s) => out.write_str(s),
+        None => out.write_str(&python_str(value.clone())?),
     }
-    out.write_str(&text).map_err(minijinja::Error::from)
+    .map_err(minijinja::Error::from)
+}
+
+fn python_str(value: Value) -> std::result::Result<String, minijinja::Error> {
+    let mut text = String::new();
+    match value.as_str() {
+        Some(s) => text.push_str(s),
+        None => python_repr(&mut text, &value)?,
+    }
+    Ok(text)
 }
 
 fn python_repr(out: &mut String, value: &Value) -> std::result::Result<(), minijinja::Error> {
@@ -388,6 +396,43 @@ mod tests {
             "role=user;content= Hi ;",
         );
         check("{{ strftime_now('%%') }}", "%");
+        check(
+            "{% for m in messages[::-1] %}{{ m.role }};{% endfor %}",
+            "x;user;",
+        );
+        check("{{ 'a</t>\nb'.split('</t>')[-1].lstrip('\n') }}", "b");
+        check(
+            "{% macro f(a, b=2) %}{{ a }}{{ b }}{% endmacro %}{{ f(1) }}",
+            "12",
+        );
+        check(
+            "{% for m in messages | rejectattr('role', 'equalto', 'x') %}{{ m.role }}{% endfor %}",
+            "user",
+        );
+        check(
+            "{{ messages | map(attribute='role') | join(',') }}",
+            "user,x",
+        );
+        check(
+            "{{ messages | selectattr('role', 'in', ['x']) | list | length }}",
+            "1",
+        );
+        check(
+            "{% if messages[0].tool_calls %}n{% elif not messages[0].get('z') %}y{% endif %}",
+            "y",
+        );
+        check(
+            "{{ 'x' if messages[0].name is defined else 'y' }}{{ messages | length - 1 }}",
+            "y1",
+        );
+        check(
+            "{% set x = dict(a=1) %}{{ x.a }}{{ x | string }}",
+            "1{'a': 1}",
+        );
+        check(
+            "{{ 'Ab'.title() ~ 'x'.upper() ~ 1 }}{{ 'a-b'.replace('-', '+') }}",
+            "AbX1a+b",
+        );
         check(
             "{% if tools is not none and messages is iterable and messages[0] is mapping %}y{% endif %}",
             "y",

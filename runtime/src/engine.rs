@@ -132,7 +132,7 @@ impl<'m> Engine<'m> {
             };
             let floats =
                 u64::from(rows.saturating_sub(1)) * u64::from(o.stride) + u64::from(o.width);
-            let inside = o.offset % 4 == 0
+            let inside = o.offset.is_multiple_of(4)
                 && o.offset
                     .checked_add(floats * 4)
                     .is_some_and(|end| end <= m.arena_bytes);

@@ -193,11 +193,7 @@ impl Sampler {
         if p.temperature > 0.0 && p.temperature != 1.0 {
             self.scores.iter_mut().for_each(|s| *s /= p.temperature);
         }
-        let best = self
-            .scores
-            .iter()
-            .copied()
-            .fold(f32::NEG_INFINITY, f32::max);
+        let best = largest(&self.scores);
         if !best.is_finite() {
             return Err(no_number());
         }
@@ -209,12 +205,13 @@ impl Sampler {
         }
         // The likeliest token is always left, so probabilities relative to it are exp(s - best).
         for s in &mut self.scores {
-            let relative = (*s - best).exp();
-            *s = if s.is_nan() || relative < p.min_p {
-                0.0
+            // Most are cut already; those and NaN compare as false.
+            let relative = if *s > f32::NEG_INFINITY {
+                (*s - best).exp()
             } else {
-                relative
+                0.0
             };
+            *s = if relative < p.min_p { 0.0 } else { relative };
         }
         let sum: f64 = self.scores.iter().map(|&s| f64::from(s)).sum();
         self.scores
@@ -314,9 +311,24 @@ fn descending(scores: &[f32], a: u32, b: u32) -> std::cmp::Ordering {
         .then(a.cmp(&b))
 }
 
+/// The largest number, in lanes so that it runs at the speed of memory; NaN never counts.
+fn largest(scores: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = scores.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, &s) in lanes.iter_mut().zip(chunk) {
+            *lane = if s > *lane { s } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).fold(
+        f32::NEG_INFINITY,
+        |best, &s| if s > best { s } else { best },
+    )
+}
+
 /// The first of the largest; none where nothing is a number.
 pub fn argmax(scores: &[f32]) -> Option<u32> {
-    let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let best = largest(scores);
     scores
         .iter()
         .position(|&s| s == best && s > f32::NEG_INFINITY)

@@ -268,7 +268,18 @@ fn bench_and_info_print_json() {
 
 /// A file with a payload, as the compiler writes it.
 fn executable(path: &Path, manifest: &Manifest) {
-    let mut file = vec![0u8; WEIGHTS_ALIGN as usize];
+    append_payload(path, Vec::new(), manifest);
+}
+
+/// Writes `elf` with a payload behind it.
+pub fn append_payload(path: &Path, elf: Vec<u8>, manifest: &Manifest) {
+    let mut file = elf;
+    file.resize(
+        file.len()
+            .next_multiple_of(WEIGHTS_ALIGN as usize)
+            .max(WEIGHTS_ALIGN as usize),
+        0,
+    );
     let mut append = |bytes: &[u8]| {
         let offset = file.len() as u64;
         file.extend_from_slice(bytes);

@@ -6,3 +6,4 @@ mod faces;
 mod fake;
 mod golden_tokenizers;
 mod infer;
+mod process;

@@ -1,0 +1,227 @@
+//! A real executable: the static library, an object with a step in C, a payload, a process.
+//!
+//! Needs the static library, which `cargo test` does not build:
+//! `cargo build -p llmc-runtime --release --features entry`, then
+//! `LLMC_RUNTIME_A=…/release/libllmc_runtime.a cargo test -p llmc-runtime -- --ignored process`.
+
+use crate::faces::append_payload;
+use crate::fake;
+use llmc_abi::{LevelInfo, Manifest};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The next token is the last one plus one; each step takes at least a millisecond.
+const STEP: &str = r#"
+#include <stdint.h>
+#include <unistd.h>
+struct batch { uint64_t n, b, r; const int32_t *ids, *pos, *types, *seq, *q_start, *kv_len, *rows, *more; };
+struct ctx { uint64_t version; const uint8_t *weights; uint8_t *arena, *scratch; const void *kv;
+             const struct batch *batch; float *taps; uint64_t tap_rows; void (*barrier)(void *); void *state; };
+static void step(const struct ctx *c, uint64_t thread, uint64_t threads) {
+    c->barrier(c->state);
+    if (thread == 0) {
+        usleep(1000);
+        for (uint64_t r = 0; r < c->batch->r; r++) {
+            float *row = (float *)c->arena + r * 64;
+            int32_t next = c->batch->ids[c->batch->rows[r]] + 1;
+            for (int v = 0; v < 50; v++) row[v] = v == (next < 50 ? next : 3) ? c->weights[0] : 0;
+        }
+    }
+    c->barrier(c->state);
+}
+struct level { const char *name; void (*step)(const struct ctx *, uint64_t, uint64_t); };
+static const struct level levels[] = {{"any", step}};
+const struct { uint64_t version, count; const struct level *levels; } llmc_program = {1, 1, levels};
+"#;
+
+fn manifest() -> Manifest {
+    let mut m = fake::decoder();
+    m.limits.max_context = 1 << 20;
+    m.has_tokenizer = true;
+    m.chat_template = Some("{% for m in messages %}{{ m.content }}{% endfor %}".into());
+    m
+}
+
+/// The linked executable without a payload.
+fn link(dir: &Path) -> PathBuf {
+    let library = std::env::var_os("LLMC_RUNTIME_A").expect("LLMC_RUNTIME_A is set");
+    let (source, exe) = (dir.join("step.c"), dir.join("linked"));
+    std::fs::write(&source, STEP).unwrap();
+    let linked = Command::new("cc")
+        .args(["-O1", "-o"])
+        .args([&exe, &source])
+        .arg(library)
+        .args(["-lm", "-lpthread", "-ldl"])
+        .status()
+        .unwrap();
+    assert!(linked.success());
+    exe
+}
+
+fn build(dir: &Path, name: &str, manifest: &Manifest) -> PathBuf {
+    let linked = dir.join("linked");
+    let linked = if linked.exists() { linked } else { link(dir) };
+    let exe = dir.join(name);
+    append_payload(&exe, std::fs::read(&linked).unwrap(), manifest);
+    std::fs::set_permissions(&exe, std::fs::metadata(&linked).unwrap().permissions()).unwrap();
+    exe
+}
+
+fn run(exe: &Path, line: &str, input: &str) -> Output {
+    let mut child = Command::new(exe)
+        .args(line.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn check(exe: &Path, line: &str, input: &str, code: i32, expected: &str) {
+    let out = run(exe, line, input);
+    let text = String::from_utf8(out.stdout).unwrap();
+    let errors = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(
+        (out.status.code(), text.as_str()),
+        (Some(code), expected),
+        "{line}: {errors}"
+    );
+    // A failure is one line.
+    assert!(
+        code == 0 || errors.starts_with("error: ") && errors.lines().count() == 1,
+        "{errors}"
+    );
+}
+
+#[test]
+#[ignore = "needs LLMC_RUNTIME_A, the path of the static library"]
+fn process_runs_and_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = build(dir.path(), "m", &manifest());
+    check(&exe, "--version", "", 0, "fake (llmc 0.0.0)\n");
+    // The prompt ends with </s> (2), so the next letters are a, b, c…
+    check(&exe, "generate hello -n 4", "", 0, "abcd\n");
+    check(
+        &exe,
+        "generate - -n 4 --quiet -t 3 --stop c",
+        "hello",
+        0,
+        "ab\n",
+    );
+    check(&exe, "generate -n 3 --ids", "hello", 0, "3 4 5\n");
+    check(&exe, "chat -n 2", "a\n", 0, "bc\n");
+    check(&exe, "tokenize --ids", "hi", 0, "1 10 11 2\n");
+    check(&exe, "detokenize 10 11", "", 0, "hi\n");
+    check(&exe, "verify", "", 0, "");
+    check(&exe, "embed x", "", 2, "");
+    check(&exe, "infer nowhere out", "", 2, "");
+    let help = run(&exe, "", "");
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: m"));
+
+    let feature = |f: &str| {
+        vec![LevelInfo {
+            name: "any".into(),
+            features: vec![f.into()],
+        }]
+    };
+    let old = build(
+        dir.path(),
+        "old",
+        &Manifest {
+            levels: feature("avx1024"),
+            ..manifest()
+        },
+    );
+    let out = run(&old, "generate x", "");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("needs avx1024"));
+
+    // Stripped, cut, altered.
+    let stripped = dir.path().join("stripped");
+    std::fs::copy(&exe, &stripped).unwrap();
+    assert!(
+        Command::new("strip")
+            .arg(&stripped)
+            .status()
+            .unwrap()
+            .success()
+    );
+    check(&stripped, "info", "", 1, "");
+    let whole = std::fs::read(&exe).unwrap();
+    for (len, flip) in [
+        (whole.len() - 100, None),
+        (whole.len(), Some(whole.len() - 400)),
+    ] {
+        let mut bytes = whole[..len].to_vec();
+        if let Some(at) = flip {
+            bytes[at] ^= 1;
+        }
+        std::fs::write(&stripped, bytes).unwrap();
+        check(&stripped, "info", "", 1, "");
+    }
+}
+
+#[test]
+#[ignore = "needs LLMC_RUNTIME_A, the path of the static library"]
+fn process_ends_cleanly_on_ctrl_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = build(dir.path(), "m", &manifest());
+    let mut child = Command::new(&exe)
+        .args(["generate", "x", "-n", "1000000", "--ignore-eos", "--ids"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut start = Vec::new();
+    for _ in 0..20 {
+        out.read_until(b' ', &mut start).unwrap();
+    }
+    let interrupt = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupt.success());
+    let pressed = Instant::now();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    let mut errors = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut errors)
+        .unwrap();
+    assert!(child.wait().unwrap().success() && pressed.elapsed() < Duration::from_secs(2));
+    assert!(
+        rest.ends_with('\n') && errors.contains("ended by Ctrl-C"),
+        "{errors}"
+    );
+}
+
+/// Nobody reads any more: the process ends rather than computing on.
+#[test]
+#[ignore = "needs LLMC_RUNTIME_A, the path of the static library"]
+fn process_ends_when_its_reader_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = build(dir.path(), "m", &manifest());
+    let mut child = Command::new(&exe)
+        .args(["generate", "x", "-n", "1000000", "--ignore-eos", "--quiet"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut byte = [0];
+    child.stdout.take().unwrap().read_exact(&mut byte).unwrap();
+    let start = Instant::now();
+    assert!(!child.wait().unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
