@@ -32,9 +32,9 @@ pub struct Overrides {
 pub struct ModelDir {
     /// The stem of the directory or file.
     pub name: String,
-    /// `config.json`, without its `llmc` object.
+    /// `config.json`.
     pub config: Config,
-    /// The `llmc` object: options of the compiler.
+    /// Its `llmc` object, if it has one: options of the compiler.
     pub options: Option<Config>,
     /// Generation defaults.
     pub generation: Generation,

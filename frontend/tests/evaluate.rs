@@ -162,3 +162,45 @@ fn sentence_transformers() {
     common::add_sentence_modules(folder.path(), 24);
     assert!(check("mpnet_base", folder.path()) >= 9);
 }
+
+#[test]
+fn sentence_transformers_take_the_base_model_of_any_class() {
+    // Saved from BertForMaskedLM: `bert.` before the names, `gamma` and `beta` for norms, no pooler.
+    let folder = common::copy_of("bert_mlm");
+    common::add_sentence_modules(folder.path(), 24);
+    let input = Input::resolve(folder.path().to_str().unwrap()).unwrap();
+    let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
+    let model = Model::build(&dir, &BuildOptions::default()).unwrap();
+    let results: Vec<_> = model
+        .module
+        .entry()
+        .unwrap()
+        .results
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(results, ["last_hidden_state", "sentence_embedding"]);
+    assert!(
+        model
+            .weights
+            .unused
+            .iter()
+            .all(|name| name.starts_with("cls.")),
+        "{:?}",
+        model.weights.unused
+    );
+    assert!(llmc_ir::verify(&model.module).is_empty());
+    let (_, stored) = model.weights.stored("embeddings.LayerNorm.weight").unwrap();
+    assert_eq!(stored, "bert.embeddings.LayerNorm.gamma");
+}
+
+#[test]
+fn a_tied_head_that_differs_is_kept() {
+    // The configuration says tied, the checkpoint has a head of its own.
+    let folder = common::copy_of("llama2_mha");
+    let path = folder.path().join("config.json");
+    let mut config = common::read_json(&path);
+    config["tie_word_embeddings"] = true.into();
+    common::write_json(&path, &config);
+    assert!(check("llama2_mha", folder.path()) >= 7);
+}

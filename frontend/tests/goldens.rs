@@ -183,3 +183,78 @@ fn heads_of_other_tasks_are_refused_by_name() {
         "{error}"
     );
 }
+
+#[test]
+fn a_configuration_alone_builds_with_random_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tiny.json");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+    let text = std::fs::read_to_string(golden.join("models/llama3_rope/config.json")).unwrap();
+    std::fs::write(
+        &config,
+        text.replacen('{', "{\"llmc\": {\"quant\": \"none\"},", 1),
+    )
+    .unwrap();
+    let overrides = Overrides {
+        tokenizer: Some(golden.join("tokenizers/llama3")),
+        weights: None,
+    };
+    let dir = ModelDir::open(
+        &Input::resolve(config.to_str().unwrap()).unwrap(),
+        &overrides,
+    )
+    .unwrap();
+    assert_eq!(dir.name, "tiny");
+    assert_eq!(dir.options.as_ref().unwrap().text("quant").unwrap(), "none");
+    assert_eq!(dir.tokenizer.as_ref().unwrap().kind, Kind::ByteLevelBpe);
+    let random = BuildOptions {
+        random_weights: Some(3),
+        ..BuildOptions::default()
+    };
+    let model = Model::build(&dir, &random).unwrap();
+    assert_eq!(
+        model.module.to_string(),
+        Model::build(&dir, &random).unwrap().module.to_string()
+    );
+    let error = Model::build(&dir, &BuildOptions::default())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("no weights"), "{error}");
+    // With weights from elsewhere it is the golden model.
+    let overrides = Overrides {
+        weights: Some(golden.join("models/llama3_rope")),
+        ..overrides
+    };
+    let dir = ModelDir::open(&Input::Config(config), &overrides).unwrap();
+    Model::build(&dir, &BuildOptions::default()).unwrap();
+}
+
+#[test]
+fn layers_of_other_types_are_other_classes() {
+    // Qwen2 with a window on the last layer alone.
+    let folder = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models/qwen2");
+    let text = std::fs::read_to_string(golden.join("config.json")).unwrap();
+    let text = text.replace(
+        "\"use_sliding_window\": false",
+        "\"use_sliding_window\": true",
+    );
+    let text = text.replace("\"max_window_layers\": 28", "\"max_window_layers\": 1");
+    let text = text.replace("\"sliding_window\": null", "\"sliding_window\": 4");
+    std::fs::write(folder.path().join("config.json"), text).unwrap();
+    let overrides = Overrides {
+        weights: Some(golden),
+        tokenizer: None,
+    };
+    let dir = ModelDir::open(&Input::Directory(folder.path().into()), &overrides).unwrap();
+    let model = Model::build(&dir, &BuildOptions::default()).unwrap();
+    let layers: Vec<_> = model
+        .module
+        .layers()
+        .iter()
+        .map(|(c, s)| format!("{c} {s}"))
+        .collect();
+    assert_eq!(layers, ["layer.full 0", "layer.sliding 0"]);
+    check_module("qwen2", &model);
+}

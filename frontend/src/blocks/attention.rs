@@ -150,10 +150,10 @@ impl Attention {
         let query_why = why("num_attention_heads", query);
         let key_why = why("num_key_value_heads", key_value);
         let mut part = |short: &str, tensor: &str, heads: u32, why: &str| {
-            let x = self.linear(
+            let x = linear(
                 scope,
                 x,
-                short,
+                (&format!("w{short}"), &format!("b{short}")),
                 tensor,
                 [heads * dim, self.hidden],
                 self.qkv_bias,
@@ -223,36 +223,14 @@ impl Attention {
             "rows = hidden_size ({}), columns = num_attention_heads ({}) × head_dim ({}), from config.json",
             self.hidden, self.heads.query, self.heads.dim
         );
-        self.linear(
+        linear(
             scope,
             o,
-            "o",
+            ("wo", "bo"),
             self.names.o,
             [self.hidden, width],
             self.out_bias,
             &why,
-        )
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn linear(
-        &self,
-        scope: &mut Scope,
-        x: ValueId,
-        short: &str,
-        tensor: &str,
-        shape: [u32; 2],
-        bias: bool,
-        why: &str,
-    ) -> Result<ValueId> {
-        linear(
-            scope,
-            x,
-            (&format!("w{short}"), &format!("b{short}")),
-            tensor,
-            shape,
-            bias,
-            why,
         )
     }
 }

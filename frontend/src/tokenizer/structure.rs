@@ -21,12 +21,15 @@ const PART_VALUES: usize = 10_000;
 /// Added tokens beyond the model's vocabulary that may be set aside.
 const BEYOND: usize = 64;
 
+/// Ids and texts.
+pub type Tokens = Vec<(u32, String)>;
+
 /// What the file says.
 pub struct Structure {
     pub kind: Kind,
     pub size: usize,
-    pub beyond: Vec<(u32, String)>,
-    pub added: Vec<(u32, String)>,
+    pub beyond: Tokens,
+    pub added: Tokens,
 }
 
 /// Checks the file; errors name the part.
@@ -306,8 +309,7 @@ impl Ids<'_> {
     }
 
     /// All added tokens, and those among them that the model has no rows for.
-    #[allow(clippy::type_complexity)]
-    fn added(&self, root: &Object) -> Result<(Vec<(u32, String)>, Vec<(u32, String)>)> {
+    fn added(&self, root: &Object) -> Result<(Tokens, Tokens)> {
         const FIELD: &str = "added_tokens";
         let list = match root.get(FIELD) {
             None | Some(Json::Null) => return Ok(Default::default()),

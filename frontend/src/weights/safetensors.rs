@@ -421,4 +421,20 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn released_pages_read_back_the_same() {
+        let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+        let header = r#"{"a": {"dtype": "U8", "shape": [1000000], "data_offsets": [0, 1000000]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(&data);
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), bytes).unwrap();
+        let file = SafetensorsFile::open(path.path()).unwrap();
+        for range in [0..1_000_000, 300_000..700_001, 5..6, 9..u64::MAX] {
+            file.release("a", range);
+            assert!(file.data("a").unwrap() == data);
+        }
+    }
 }
