@@ -116,7 +116,12 @@ pub fn continue_text(
     let room = context - request.prompt.len() + 1;
     let max_new = request.max_new.unwrap_or(room).min(room);
 
-    let mut sampler = Sampler::new(request.sampling, vocab);
+    let mut sampler = Sampler::new(
+        request.sampling,
+        vocab,
+        request.eos,
+        request.prompt.len() + max_new,
+    );
     request.prompt.iter().for_each(|&t| sampler.observe(t));
     let context_ids = if request.continues {
         request.prompt

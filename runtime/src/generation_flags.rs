@@ -26,6 +26,15 @@ pub struct GenerationFlags {
     /// Make tokens that were seen less likely (above 1)
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
+    /// Let no n-gram of N tokens come twice
+    #[arg(long, value_name = "N")]
+    pub no_repeat_ngram: Option<u32>,
+    /// Do not end before N new tokens
+    #[arg(long, value_name = "N")]
+    pub min_new_tokens: Option<u32>,
+    /// Keep the tokens of most typical surprise that together reach P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub typical: Option<f32>,
     /// Makes sampling repeatable
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
@@ -44,12 +53,6 @@ pub struct UnsupportedFlags {
     length_penalty: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1)]
     early_stopping: Option<Option<String>>,
-    #[arg(long, hide = true, allow_negative_numbers = true)]
-    no_repeat_ngram: Option<String>,
-    #[arg(long, hide = true, allow_negative_numbers = true)]
-    min_new_tokens: Option<String>,
-    #[arg(long, hide = true, allow_negative_numbers = true)]
-    typical: Option<String>,
 }
 
 impl GenerationFlags {
@@ -64,9 +67,6 @@ impl GenerationFlags {
             ("--num-return", returned),
             ("--length-penalty", l.length_penalty.is_some()),
             ("--early-stopping", l.early_stopping.is_some()),
-            ("--no-repeat-ngram", l.no_repeat_ngram.is_some()),
-            ("--min-new-tokens", l.min_new_tokens.is_some()),
-            ("--typical", l.typical.is_some()),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
             return Err(Error::Unsupported(format!("{flag} is not supported yet")));
@@ -77,6 +77,9 @@ impl GenerationFlags {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
+            no_repeat_ngram: self.no_repeat_ngram,
+            min_new_tokens: self.min_new_tokens,
+            typical: self.typical,
             seed: self.seed,
         })
     }

@@ -9,7 +9,7 @@ use crate::engine::{Engine, Rows, StepView, Work};
 use crate::generation_flags::GenerationFlags;
 use crate::infer_input::{Inputs, Row};
 use crate::kv_cache::SeqId;
-use crate::sampler::{Sampler, SamplingChoice};
+use crate::sampler::{Sampler, SamplingChoice, SamplingParams};
 use crate::session::Session;
 use crate::tensor_file::{Spec, TensorFile};
 use crate::{Error, Result, infer_input};
@@ -186,8 +186,12 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
         let mut samplers: Vec<Sampler> = (0..wanted)
             .map(|r| {
                 let seed = sampling.seed.wrapping_add((first + r) as u64);
-                let mut sampler =
-                    Sampler::new(crate::sampler::SamplingParams { seed, ..sampling }, vocab);
+                let mut sampler = Sampler::new(
+                    SamplingParams { seed, ..sampling },
+                    vocab,
+                    &eos,
+                    longest + new,
+                );
                 rows[r].ids.iter().for_each(|&t| sampler.observe(t as u32));
                 sampler
             })

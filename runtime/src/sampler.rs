@@ -2,10 +2,11 @@
 //!
 //! Input: logits `[vocab]` and the tokens seen so far (prompt and continuation). Output: a token,
 //! or the distribution it would be drawn from. The processors and their order are Hugging Face's:
-//! repetition penalty, then (when sampling) temperature, top-k, top-p, min-p.
+//! repetition penalty, no repeated n-grams, no early end, then (when sampling) temperature, top-k,
+//! top-p, min-p, typical.
 //!
 //! Invariants: no allocation after [`Sampler::new`]; the same seed and logits give the same
-//! tokens, whatever else runs. Not here: stop strings, EOS.
+//! tokens, whatever else runs. Not here: stop strings, and ending at an EOS.
 
 use crate::{Error, Result};
 use llmc_abi::GenerationDefaults;
@@ -23,6 +24,12 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Above 1: tokens that were seen become less likely.
     pub repeat_penalty: f32,
+    /// No n-gram of this many tokens comes twice; 0 allows all.
+    pub no_repeat_ngram: u32,
+    /// No end-of-text token before this many new tokens.
+    pub min_new_tokens: u32,
+    /// Keep the tokens of most typical surprise that together reach this probability; 1 keeps all.
+    pub typical: f32,
     pub seed: u64,
 }
 
@@ -33,6 +40,9 @@ pub const GREEDY: SamplingParams = SamplingParams {
     top_p: 1.0,
     min_p: 0.0,
     repeat_penalty: 1.0,
+    no_repeat_ngram: 0,
+    min_new_tokens: 0,
+    typical: 1.0,
     seed: 0,
 };
 
@@ -44,15 +54,20 @@ pub struct SamplingChoice {
     pub top_p: Option<f32>,
     pub min_p: Option<f32>,
     pub repeat_penalty: Option<f32>,
+    pub no_repeat_ngram: Option<u32>,
+    pub min_new_tokens: Option<u32>,
+    pub typical: Option<f32>,
     pub seed: Option<u64>,
 }
 
 impl SamplingChoice {
     /// True if a flag asks for sampling.
     pub fn samples(&self) -> bool {
-        self.temperature.is_some_and(|t| t > 0.0)
-            || self.temperature.is_none()
-                && (self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some())
+        let cuts = self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.min_p.is_some()
+            || self.typical.is_some();
+        self.temperature.map_or(cuts, |t| t > 0.0)
     }
 
     /// Checks the flags and fills in the rest. Without `do_sample` in the defaults, and without a
@@ -87,25 +102,35 @@ impl SamplingChoice {
             |v| v.is_finite() && v > 0.0,
             "above 0",
         )?;
-        let penalty = self
-            .repeat_penalty
-            .or(defaults.repetition_penalty)
-            .unwrap_or(1.0);
-        let greedy =
-            self.temperature == Some(0.0) || !self.samples() && defaults.do_sample != Some(true);
-        if greedy {
-            return Ok(SamplingParams {
-                repeat_penalty: penalty,
-                ..GREEDY
-            });
+        within(
+            "typical",
+            self.typical,
+            |v| v > 0.0 && v <= 1.0,
+            "above 0, up to 1",
+        )?;
+        let greedy = SamplingParams {
+            repeat_penalty: self
+                .repeat_penalty
+                .or(defaults.repetition_penalty)
+                .unwrap_or(1.0),
+            no_repeat_ngram: self.no_repeat_ngram.unwrap_or(0),
+            min_new_tokens: self.min_new_tokens.unwrap_or(0),
+            ..GREEDY
+        };
+        let by_default = defaults.do_sample == Some(true);
+        if self.temperature == Some(0.0) || !self.samples() && !by_default {
+            return Ok(greedy);
         }
+        // A generation_config.json that samples and names no k means Hugging Face's 50.
+        let top_k = defaults.top_k.or(by_default.then_some(50));
         Ok(SamplingParams {
             temperature: self.temperature.or(defaults.temperature).unwrap_or(1.0),
-            top_k: self.top_k.or(defaults.top_k).unwrap_or(0),
+            top_k: self.top_k.or(top_k).unwrap_or(0),
             top_p: self.top_p.or(defaults.top_p).unwrap_or(1.0),
             min_p: self.min_p.or(defaults.min_p).unwrap_or(0.0),
-            repeat_penalty: penalty,
+            typical: self.typical.unwrap_or(1.0),
             seed: self.seed.unwrap_or_else(fresh_seed),
+            ..greedy
         })
     }
 }
@@ -134,23 +159,41 @@ fn uniform(seed: u64, counter: u64) -> f64 {
 pub struct Sampler {
     params: SamplingParams,
     draws: u64,
+    /// Tokens picked so far.
+    picked: u32,
+    eos: Vec<u32>,
     /// Processed logits, then probabilities `[vocab]`.
     scores: Vec<f32>,
     /// Tokens in some order, for the cuts `[vocab]`.
     order: Vec<u32>,
+    /// How far each token's surprise is from the mean `[vocab]`; empty unless `typical` cuts.
+    surprise: Vec<f32>,
     /// One bit a token `[vocab / 64]`.
     seen: Vec<u64>,
+    /// The tokens in order; empty unless n-grams are looked at.
+    history: Vec<u32>,
 }
 
 impl Sampler {
-    /// A sampler over rows of `vocab` logits.
-    pub fn new(params: SamplingParams, vocab: usize) -> Sampler {
+    /// A sampler over rows of `vocab` logits, for sequences of up to `tokens` tokens, prompt
+    /// included, that end at one of `eos`.
+    pub fn new(params: SamplingParams, vocab: usize, eos: &[u32], tokens: usize) -> Sampler {
+        let history = if params.no_repeat_ngram > 0 {
+            tokens
+        } else {
+            0
+        };
+        let surprise = if params.typical < 1.0 { vocab } else { 0 };
         Sampler {
             params,
             draws: 0,
+            picked: 0,
+            eos: eos.to_vec(),
             scores: vec![0.0; vocab],
             order: Vec::with_capacity(vocab),
+            surprise: vec![0.0; surprise],
             seen: vec![0; vocab.div_ceil(64)],
+            history: Vec::with_capacity(history),
         }
     }
 
@@ -158,13 +201,18 @@ impl Sampler {
     pub fn reset(&mut self, seed: u64) {
         self.params.seed = seed;
         self.draws = 0;
+        self.picked = 0;
         self.seen.fill(0);
+        self.history.clear();
     }
 
     /// Tells the sampler of a token of the prompt; those it picks it knows.
     pub fn observe(&mut self, token: u32) {
         if let Some(word) = self.seen.get_mut(token as usize / 64) {
             *word |= 1 << (token % 64);
+        }
+        if self.params.no_repeat_ngram > 0 {
+            self.history.push(token);
         }
     }
 
@@ -174,13 +222,14 @@ impl Sampler {
             let draw = uniform(self.params.seed, self.draws);
             self.draws += 1;
             pick(self.distribution(logits)?, draw)
-        } else if self.params.repeat_penalty == 1.0 {
-            argmax(logits)
-        } else {
-            self.penalise(logits);
+        } else if self.has_processors() {
+            self.process(logits);
             argmax(&self.scores)
+        } else {
+            argmax(logits)
         };
         let token = token.ok_or_else(no_number)?;
+        self.picked += 1;
         self.observe(token);
         Ok(token)
     }
@@ -188,7 +237,7 @@ impl Sampler {
     /// The distribution of the next token after all processors `[vocab]`. Greedy parameters count
     /// as temperature 1.
     pub fn distribution(&mut self, logits: &[f32]) -> Result<&[f32]> {
-        self.penalise(logits);
+        self.process(logits);
         let p = self.params;
         if p.temperature > 0.0 && p.temperature != 1.0 {
             self.scores.iter_mut().for_each(|s| *s /= p.temperature);
@@ -203,15 +252,24 @@ impl Sampler {
         if p.top_p < 1.0 {
             self.cut_top_p(f64::from(p.top_p), best);
         }
-        // The likeliest token is always left, so probabilities relative to it are exp(s - best).
+        if p.min_p > 0.0 {
+            // The likeliest token is always left, so this is its probability relative to it.
+            let unlikely = |s: f32| (s - best).exp() < p.min_p;
+            let scores = self.scores.iter_mut();
+            scores
+                .filter(|s| unlikely(**s))
+                .for_each(|s| *s = f32::NEG_INFINITY);
+        }
+        if p.typical < 1.0 {
+            self.cut_typical(f64::from(p.typical), best);
+        }
         for s in &mut self.scores {
             // Most are cut already; those and NaN compare as false.
-            let relative = if *s > f32::NEG_INFINITY {
+            *s = if *s > f32::NEG_INFINITY {
                 (*s - best).exp()
             } else {
                 0.0
             };
-            *s = if relative < p.min_p { 0.0 } else { relative };
         }
         let sum: f64 = self.scores.iter().map(|&s| f64::from(s)).sum();
         self.scores
@@ -220,14 +278,33 @@ impl Sampler {
         Ok(&self.scores)
     }
 
-    /// Copies the logits, those of seen tokens made smaller.
-    fn penalise(&mut self, logits: &[f32]) {
+    /// True if greedy picking must look at more than the logits.
+    fn has_processors(&self) -> bool {
+        let p = self.params;
+        p.repeat_penalty != 1.0 || p.no_repeat_ngram > 0 || self.picked < p.min_new_tokens
+    }
+
+    /// Copies the logits and applies what does not depend on sampling.
+    fn process(&mut self, logits: &[f32]) {
         self.scores.clear();
         self.scores.extend_from_slice(logits);
-        let penalty = self.params.repeat_penalty;
-        if penalty == 1.0 {
-            return;
+        if self.params.repeat_penalty != 1.0 {
+            self.penalise(self.params.repeat_penalty);
         }
+        if self.params.no_repeat_ngram > 0 {
+            self.ban_repeats(self.params.no_repeat_ngram as usize);
+        }
+        if self.picked < self.params.min_new_tokens {
+            for &token in &self.eos {
+                if let Some(s) = self.scores.get_mut(token as usize) {
+                    *s = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+
+    /// Makes seen tokens less likely.
+    fn penalise(&mut self, penalty: f32) {
         for (w, &word) in self.seen.iter().enumerate() {
             let mut bits = word;
             while bits != 0 {
@@ -236,6 +313,19 @@ impl Sampler {
                 if let Some(s) = self.scores.get_mut(token) {
                     *s = if *s < 0.0 { *s * penalty } else { *s / penalty };
                 }
+            }
+        }
+    }
+
+    /// Bans the tokens that would complete an n-gram for the second time.
+    fn ban_repeats(&mut self, n: usize) {
+        let Some(start) = (self.history.len() + 1).checked_sub(n) else {
+            return;
+        };
+        let tail = &self.history[start..];
+        for ngram in self.history.windows(n).filter(|w| &w[..n - 1] == tail) {
+            if let Some(s) = self.scores.get_mut(ngram[n - 1] as usize) {
+                *s = f32::NEG_INFINITY;
             }
         }
     }
@@ -284,6 +374,39 @@ impl Sampler {
         }
         let kept = kept.map_or(len, |last| last + 1);
         for &t in &self.order[kept..] {
+            self.scores[t as usize] = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Keeps the tokens whose surprise is nearest to the mean surprise (the entropy), until their
+    /// probabilities reach `mass`.
+    fn cut_typical(&mut self, mass: f64, best: f32) {
+        self.rank_all();
+        let scores = &self.scores;
+        let weight = |t: u32| f64::from((scores[t as usize] - best).exp());
+        let total: f64 = self.order.iter().map(|&t| weight(t)).sum();
+        let log_total = total.ln();
+        let surprise = |t: u32| log_total - f64::from(scores[t as usize] - best);
+        let entropy: f64 = self
+            .order
+            .iter()
+            .map(|&t| weight(t) / total * surprise(t))
+            .sum();
+        for &t in &self.order {
+            self.surprise[t as usize] = (surprise(t) - entropy).abs() as f32;
+        }
+        let distance = &self.surprise;
+        self.order.sort_unstable_by(|&a, &b| {
+            distance[a as usize]
+                .total_cmp(&distance[b as usize])
+                .then(a.cmp(&b))
+        });
+        let mut reached = 0.0;
+        let last = self.order.iter().position(|&t| {
+            reached += weight(t) / total;
+            reached >= mass
+        });
+        for &t in self.order.iter().skip(last.map_or(usize::MAX, |l| l + 1)) {
             self.scores[t as usize] = f32::NEG_INFINITY;
         }
     }
@@ -354,7 +477,7 @@ mod tests {
     use super::*;
 
     fn check(params: SamplingParams, seen: &[u32], logits: &[f32], expected: &[f32]) {
-        let mut sampler = Sampler::new(params, logits.len());
+        let mut sampler = Sampler::new(params, logits.len(), &[], 0);
         seen.iter().for_each(|&t| sampler.observe(t));
         let probs = sampler.distribution(logits).unwrap();
         for (p, e) in probs.iter().zip(expected) {
@@ -407,14 +530,74 @@ mod tests {
             repeat_penalty: 2.0,
             ..GREEDY
         };
-        let mut s = Sampler::new(r, 3);
+        let mut s = Sampler::new(r, 3, &[], 0);
         s.observe(0);
         s.observe(1);
         s.observe(1);
         s.observe(99);
-        s.penalise(&[4.0, -1.0, 1.0]);
+        s.process(&[4.0, -1.0, 1.0]);
         assert_eq!(s.scores, [2.0, -2.0, 1.0]);
         assert_eq!(s.sample(&[1.5, 0.0, 1.0]).unwrap(), 2);
+    }
+
+    #[test]
+    fn ngrams_do_not_repeat() {
+        let params = SamplingParams {
+            no_repeat_ngram: 2,
+            ..GREEDY
+        };
+        let mut s = Sampler::new(params, 4, &[], 8);
+        let logits = [3.0, 2.0, 1.0, 0.0];
+        let picked: Vec<u32> = (0..7).map(|_| s.sample(&logits).unwrap()).collect();
+        // 0 0, then (0 0) is taken: 0 1, then 1 0, then (0 0) and (0 1) are taken: 0 2…
+        assert_eq!(picked, [0, 0, 1, 0, 2, 0, 3]);
+        let mut s = Sampler::new(
+            SamplingParams {
+                no_repeat_ngram: 1,
+                ..GREEDY
+            },
+            3,
+            &[],
+            8,
+        );
+        s.observe(0);
+        assert_eq!(s.sample(&logits[..3]).unwrap(), 1);
+        let mut s = Sampler::new(
+            SamplingParams {
+                no_repeat_ngram: 5,
+                ..GREEDY
+            },
+            3,
+            &[],
+            8,
+        );
+        assert_eq!(s.sample(&logits[..3]).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_end_can_be_put_off() {
+        let params = SamplingParams {
+            min_new_tokens: 2,
+            ..GREEDY
+        };
+        let mut s = Sampler::new(params, 2, &[0, 99], 0);
+        let picked: Vec<u32> = (0..3).map(|_| s.sample(&[1.0, 0.0]).unwrap()).collect();
+        assert_eq!(picked, [1, 1, 0]);
+    }
+
+    #[test]
+    fn typical_tokens_are_neither_too_likely_nor_too_unlikely() {
+        // Entropy 1.1683; distances from it: 0.4752, 0.2207, 0.4411, 1.8275.
+        let logits = log(&[0.5, 0.25, 0.2, 0.05]);
+        let t = |typical| SamplingParams { typical, ..GREEDY };
+        check(t(0.2), &[], &logits, &[0.0, 1.0, 0.0, 0.0]);
+        check(t(0.3), &[], &logits, &[0.0, 25.0 / 45.0, 20.0 / 45.0, 0.0]);
+        check(
+            t(0.9),
+            &[],
+            &logits,
+            &[50.0 / 95.0, 25.0 / 95.0, 20.0 / 95.0, 0.0],
+        );
     }
 
     #[test]
@@ -425,7 +608,7 @@ mod tests {
             ..GREEDY
         };
         let logits = log(&[0.1, 0.6, 0.3]);
-        let mut sampler = Sampler::new(params, 3);
+        let mut sampler = Sampler::new(params, 3, &[], 0);
         let mut run = |seed| {
             sampler.reset(seed);
             (0..3000)
@@ -450,6 +633,8 @@ mod tests {
                 ..GREEDY
             },
             5000,
+            &[],
+            0,
         );
         let kept = s
             .distribution(&logits)
@@ -462,7 +647,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_is_never_picked() {
-        let mut s = Sampler::new(GREEDY, 3);
+        let mut s = Sampler::new(GREEDY, 3, &[], 0);
         assert_eq!(s.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY]).unwrap(), 1);
         assert!(s.sample(&[f32::NAN; 3]).is_err());
         let mut s = Sampler::new(
@@ -471,6 +656,8 @@ mod tests {
                 ..GREEDY
             },
             3,
+            &[],
+            0,
         );
         assert_eq!(s.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY]).unwrap(), 1);
         assert!(s.sample(&[f32::NAN; 3]).is_err());

@@ -88,7 +88,7 @@ fn steps_allocate_nothing() {
         top_p: 0.9,
         ..GREEDY
     };
-    let mut sampler = Sampler::new(params, fake::VOCAB);
+    let mut sampler = Sampler::new(params, fake::VOCAB, &[], 0);
     let logits = engine.output("logits").unwrap();
     fn work<'a>(seq: SeqId, ids: &'a [i32]) -> Work<'a> {
         Work {
@@ -147,6 +147,9 @@ fn samplers_allocate_nothing() {
             top_p: 0.9,
             min_p: 0.05,
             repeat_penalty: 1.1,
+            no_repeat_ngram: 3,
+            min_new_tokens: 5,
+            typical: 0.9,
             seed: 3,
         },
         SamplingParams {
@@ -155,7 +158,7 @@ fn samplers_allocate_nothing() {
             ..GREEDY
         },
     ] {
-        let mut sampler = Sampler::new(params, vocab);
+        let mut sampler = Sampler::new(params, vocab, &[3], 20);
         let n = allocations(|| {
             for _ in 0..20 {
                 sampler.sample(&logits).unwrap();

@@ -253,8 +253,8 @@ fn wrong_use_is_one_clear_error() {
     );
     refused(
         &manifest,
-        "--generate 4 --typical 0.5",
-        "--typical is not supported",
+        "--generate 4 --length-penalty 0.5",
+        "--length-penalty is not supported",
     );
     refused(
         &manifest,
