@@ -146,3 +146,77 @@ impl Manager {
         Ok(report)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::passes_by_name;
+
+    const TEXT: &str = r#"
+        module "m" {stage = model}
+        dims N: 1..=8, R: 0..=1, B: 1..=1, T: 1..=8
+        weight @embed : f32[10, 16] from "embed"
+        weight @w : f32[16, 16] from "w"
+        func @forward(%ids: i32[N], %pos: i32[N], %step: step) {
+          %x = gather %ids, @embed
+          %y = linear %x, @w
+          %a = activation %y {kind = relu}
+          %b = activation %y {kind = relu}
+          %z = add %a, %b
+          %u = linear %x, @w
+          return y = %z
+        }"#;
+
+    fn run(manager: Manager, passes: &str) -> (Module, Result<Report, PipelineError>) {
+        let mut module = llmc_ir::parse::parse(TEXT).unwrap();
+        let passes = passes_by_name(passes).unwrap();
+        let report = manager.run(&passes, &mut module);
+        (module, report)
+    }
+
+    #[test]
+    fn tells_what_ran() {
+        let (_, report) = run(Manager::new(), "fuse-activation,cse,dce,fuse-activation");
+        let report = report.unwrap();
+        let runs = report.runs.iter().map(|r| (r.pass, r.stats.rewrites));
+        let expected = [
+            ("fuse-activation", 0),
+            ("cse", 2),
+            ("dce", 0),
+            ("fuse-activation", 1),
+        ];
+        assert!(runs.eq(expected), "{:?}", report.runs);
+        let remarks: Vec<String> = report.remarks.iter().map(ToString::to_string).collect();
+        let why = "the linear's result has other uses";
+        assert_eq!(
+            remarks,
+            [format!("missed: fuse-activation: @forward: %y: {why}")]
+        );
+    }
+
+    #[test]
+    fn dumps_and_stops() {
+        let manager = Manager::new().print_after("cse").stop_after("dce");
+        let (module, report) = run(manager, "dce,cse");
+        let report = report.unwrap();
+        assert_eq!((report.runs.len(), report.dumps.len()), (1, 0));
+        assert_eq!(module.funcs[0].body.len(), 5);
+        let (module, report) = run(Manager::new().print_after_all(), "dce,cse");
+        let dumps = report.unwrap().dumps;
+        assert_eq!(
+            dumps.iter().map(|d| d.after).collect::<Vec<_>>(),
+            ["dce", "cse"]
+        );
+        assert_eq!(dumps[1].module, module);
+    }
+
+    #[test]
+    fn names_the_pass_that_stopped() {
+        let (_, report) = run(Manager::new(), "plan-memory");
+        let error = report.unwrap_err().to_string();
+        assert!(
+            error.starts_with("plan-memory: @forward: the kernels"),
+            "{error}"
+        );
+    }
+}

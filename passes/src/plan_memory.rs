@@ -26,6 +26,9 @@ use crate::{
     storage::{Slice, Storage},
 };
 
+/// Bytes of the arena that are taken on at most.
+const MAX_ARENA: u128 = 1 << 47;
+
 /// Plans the arena.
 pub struct PlanMemory;
 
@@ -250,7 +253,8 @@ fn plan(module: &mut Module, f: usize, layers: &[usize]) -> Result<u64, PassErro
     for &class in layers {
         let func = &module.funcs[class];
         let storage = Storage::of(func, true)?;
-        let (at, bytes) = place_all(&blocks(module, func, &storage, false));
+        let own = blocks(module, func, &storage, false);
+        let (at, bytes) = place_all(func, &own)?;
         locals.push((class, storage, at, bytes));
     }
     let func = &module.funcs[f];
@@ -267,7 +271,7 @@ fn plan(module: &mut Module, f: usize, layers: &[usize]) -> Result<u64, PassErro
         }),
         _ => None,
     });
-    let (at, end) = place_all(&wanted);
+    let (at, end) = place_all(func, &wanted)?;
 
     let mut arguments: Vec<(usize, Arguments)> = Vec::new();
     for inst in &func.body {
@@ -313,7 +317,12 @@ fn plan(module: &mut Module, f: usize, layers: &[usize]) -> Result<u64, PassErro
 }
 
 /// Addresses of the blocks that there are.
-fn place_all(wanted: &[Option<Block>]) -> (Vec<u64>, u64) {
+fn place_all(func: &Func, wanted: &[Option<Block>]) -> Result<(Vec<u64>, u64), PassError> {
+    let sum: u128 = wanted.iter().flatten().map(|b| u128::from(b.bytes)).sum();
+    if sum > MAX_ARENA {
+        let what = format!("the values take up to {sum} bytes");
+        return Err(PassError::unsupported(&func.name, what));
+    }
     let mut order: Vec<usize> = (0..wanted.len()).filter(|&i| wanted[i].is_some()).collect();
     order.sort_by_key(|&i| wanted[i].map_or(0, |b| b.first));
     let blocks: Vec<Block> = order.iter().filter_map(|&i| wanted[i]).collect();
@@ -322,7 +331,7 @@ fn place_all(wanted: &[Option<Block>]) -> (Vec<u64>, u64) {
     for (i, address) in order.into_iter().zip(found) {
         at[i] = address;
     }
-    (at, end)
+    Ok((at, end))
 }
 
 /// The stride of every buffer.

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use llmc_ir::{DType, Func, FuncId, Layout, Module, Op, Operand, ValueId};
+use llmc_ir::{DType, Func, FuncId, Layout, Module, Op, Operand, ValueId, layout::LANES};
 
 use crate::{AttentionOperands, Keys, LinearOperands, PassError};
 
@@ -31,6 +31,11 @@ struct Demand {
     layout: Layout,
     by: String,
 }
+
+/// Floats of a row that are taken on at most; vocabularies, the widest rows, have 2^18.
+const MAX_ROW: u64 = 1 << 24;
+/// Splits of splits that are taken on at most.
+const MAX_DEPTH: usize = 64;
 
 /// Row layouts of all values.
 pub struct RowLayouts {
@@ -46,6 +51,9 @@ impl RowLayouts {
 
     /// Decides on all layouts.
     pub fn choose(module: &Module) -> Result<RowLayouts, PassError> {
+        for func in &module.funcs {
+            check_sizes(func)?;
+        }
         let mut a = Analysis::new(module);
         for (f, func) in module.funcs.iter().enumerate() {
             for inst in &func.body {
@@ -66,6 +74,29 @@ impl RowLayouts {
     }
 }
 
+/// No row is so wide that sums of its padded parts could overflow.
+fn check_sizes(func: &Func) -> Result<(), PassError> {
+    for value in &func.values {
+        let Some(t) = value.ty.tensor().filter(|t| t.dims.len() > 1) else {
+            continue;
+        };
+        let heads = t
+            .dims
+            .get(1)
+            .and_then(|d| d.fixed())
+            .filter(|_| t.dims.len() > 2);
+        // Three parts of a head at most, each padded.
+        let padding = u64::from(heads.unwrap_or(1)) * 3 * u64::from(LANES);
+        if t.row_len()
+            .is_some_and(|len| u64::from(len) + padding > MAX_ROW)
+        {
+            let what = format!("%{}: rows of {t} are too wide", value.name);
+            return Err(PassError::unsupported(&func.name, what));
+        }
+    }
+    Ok(())
+}
+
 /// Whether two layouts store every element at the same place.
 pub fn same_storage(a: &Layout, b: &Layout) -> bool {
     a == b || (a.len() == b.len() && a.width() == b.width() && a.stored() == b.stored())
@@ -83,6 +114,8 @@ struct Analysis<'m> {
     /// `split`s by the class of what they split: function, pieces.
     splits: BTreeMap<usize, Vec<(usize, Vec<ValueId>)>>,
     chosen: BTreeMap<usize, Layout>,
+    /// Splits of splits on the way to the row that is being decided on.
+    depth: usize,
 }
 
 impl<'m> Analysis<'m> {
@@ -101,6 +134,7 @@ impl<'m> Analysis<'m> {
             rows: BTreeMap::new(),
             splits: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            depth: 0,
         }
     }
 
@@ -329,9 +363,15 @@ impl<'m> Analysis<'m> {
         let mut demands = self.rows.get(&class).cloned().unwrap_or_default();
         for (f, pieces) in self.splits.get(&class).cloned().unwrap_or_default() {
             let mut layouts = Vec::with_capacity(pieces.len());
+            if self.depth == MAX_DEPTH {
+                let what = format!("splits of splits, {MAX_DEPTH} deep");
+                return Err(PassError::unsupported(&self.module.funcs[f].name, what));
+            }
+            self.depth += 1;
             for p in pieces {
                 layouts.extend(self.layout((f, p))?);
             }
+            self.depth -= 1;
             demands.push(Demand {
                 layout: Layout::concat(&layouts),
                 by: format!("split in @{}", self.module.funcs[f].name),

@@ -64,3 +64,25 @@ fn every_pass_has_its_folder() {
     missing.retain(|name| !Path::new(folder).join(name).is_dir());
     assert!(missing.is_empty(), "no filetests of {missing:?}");
 }
+
+/// A family may write `attention` itself, over the cache or over what `kv_read` gave: the same comes out.
+#[test]
+fn attention_is_the_same_however_it_was_written() {
+    let text = include_str!("../../tests/filetests/passes/whole-pipeline/llama.tir");
+    let read = text.find("  %kk, %vv = kv_read").unwrap();
+    let scores = text.find("  %s = attn_scores").unwrap();
+    let mix = text.find("  %om = merge_heads").unwrap();
+    let attributes = "mask = causal & window(1024), scale = 0.125";
+    let over_view = format!("  %o = attention %qr, %c, %step {{kv_group = 2, {attributes}}}\n");
+    let over_read =
+        format!("  %o = attention %qr, %kk, %vv, %step {{kv_group = 1, {attributes}}}\n");
+    let expected = run(text);
+    assert_eq!(
+        run(&[&text[..read], &over_view, &text[mix..]].concat()),
+        expected
+    );
+    assert_eq!(
+        run(&[&text[..scores], &over_read, &text[mix..]].concat()),
+        expected
+    );
+}
