@@ -45,7 +45,7 @@ pub use fuse_gate_up::FuseGateUp;
 pub use fuse_norm_linear::FuseNormLinear;
 pub use fuse_qkv::FuseQkv;
 pub use fuse_residual::FuseResidual;
-pub use manager::{Dump, Manager, PassRun, PipelineError, Report};
+pub use manager::{Dump, Manager, PassRun, PipelineError, Report, Verify};
 pub use operands::{AttentionOperands, Keys, LinearOperands};
 pub use pass::{Pass, PassError, Remark, Remarks, Stats};
 pub use plan_memory::PlanMemory;

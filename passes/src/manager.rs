@@ -8,16 +8,17 @@
 
 use std::time::{Duration, Instant};
 
-use llmc_ir::{
-    Module,
-    verify::{Violation, verify},
-};
+use llmc_ir::Module;
 
 use crate::{Pass, PassError, Remark, Remarks, Stats};
 
+/// Checks a module and tells every violation.
+pub type Verify = fn(&Module) -> Vec<String>;
+
 /// Runs passes, with the hooks that were asked for.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Manager {
+    verify: Verify,
     print_after: Vec<String>,
     print_after_all: bool,
     stop_after: Option<String>,
@@ -50,9 +51,6 @@ pub struct Report {
 /// Why a run ended early.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// The module did not verify to begin with.
-    #[error("the module does not verify:\n{}", lines(.0))]
-    Input(Vec<Violation>),
     /// A pass could not do its work.
     #[error("{pass}: {error}")]
     Pass {
@@ -60,25 +58,41 @@ pub enum PipelineError {
         error: PassError,
     },
     /// A bug of the compiler: the module does not verify after a pass.
-    #[error("the module does not verify after {pass}:\n{}", lines(violations))]
+    #[error("the module does not verify after {pass}:\n{}", violations.join("\n"))]
     Invalid {
         pass: &'static str,
-        violations: Vec<Violation>,
-        /// What the pass was given: `llmc opt --passes=<pass>` over its dump shows the bug.
-        before: Box<Module>,
+        violations: Vec<String>,
+        /// What the pass left.
+        module: Box<Module>,
     },
 }
 
-/// One violation a line.
-fn lines(violations: &[Violation]) -> String {
-    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
-    lines.join("\n")
+fn violations(module: &Module) -> Vec<String> {
+    let list = llmc_ir::verify::verify(module);
+    list.iter().map(ToString::to_string).collect()
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Manager {
+            verify: violations,
+            print_after: Vec::new(),
+            print_after_all: false,
+            stop_after: None,
+        }
+    }
 }
 
 impl Manager {
-    /// No hooks.
+    /// No hooks; modules are checked by the IR's verifier.
     pub fn new() -> Manager {
         Manager::default()
+    }
+
+    /// Checks modules with `verify` instead.
+    pub fn verify(mut self, verify: Verify) -> Manager {
+        self.verify = verify;
+        self
     }
 
     /// Dumps the module after every pass called `name`.
@@ -99,22 +113,17 @@ impl Manager {
         self
     }
 
-    /// Runs `passes` in order.
+    /// Runs `passes` in order over a module that verifies.
     pub fn run(
         &self,
         passes: &[Box<dyn Pass>],
         module: &mut Module,
     ) -> Result<Report, PipelineError> {
-        let violations = verify(module);
-        if !violations.is_empty() {
-            return Err(PipelineError::Input(violations));
-        }
         let mut report = Report::default();
         let mut remarks = Remarks::new();
         for pass in passes {
             let name = pass.name();
             remarks.enter(name);
-            let before = module.clone();
             let start = Instant::now();
             let stats = pass
                 .run(module, &mut remarks)
@@ -124,12 +133,12 @@ impl Manager {
                 stats,
                 time: start.elapsed(),
             });
-            let violations = verify(module);
+            let violations = (self.verify)(module);
             if !violations.is_empty() {
                 return Err(PipelineError::Invalid {
                     pass: name,
                     violations,
-                    before: Box::new(before),
+                    module: Box::new(module.clone()),
                 });
             }
             if self.print_after_all || self.print_after.iter().any(|p| p == name) {

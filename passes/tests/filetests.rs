@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-use llmc_ir::parse::parse;
+use llmc_ir::{parse::parse, verify::verify};
 use llmc_passes::{Manager, PipelineError, Report, pipeline};
 
 /// What `llmc opt` says to a file.
@@ -16,6 +16,8 @@ fn run(text: &str) -> String {
         .and_then(|l| l.strip_prefix("// RUN: llmc opt --passes="))
         .expect("the first line is `// RUN: llmc opt --passes=…`");
     let mut module = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let illegal = verify(&module);
+    assert!(illegal.is_empty(), "{illegal:#?}");
     let passes = pipeline::passes_by_name(passes).unwrap();
     match Manager::new().run(&passes, &mut module) {
         Ok(report) => {
@@ -26,9 +28,6 @@ fn run(text: &str) -> String {
                 "not what it was when it is read back:\n{text}"
             );
             with_remarks(&text, &report)
-        }
-        Err(PipelineError::Input(violations)) => {
-            panic!("not a legal module: {:#?}", violations)
         }
         Err(error @ PipelineError::Invalid { .. }) => panic!("{error}\n{module}"),
         Err(error @ PipelineError::Pass { .. }) => format!("error: {error}\n"),
