@@ -18,11 +18,11 @@ use std::ffi::OsString;
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true, disable_help_subcommand = true)]
 pub struct Cli {
-    #[command(flatten)]
-    pub common: Common,
     /// Print the model's name and the compiler's version
     #[arg(long)]
     pub version: bool,
+    #[command(flatten)]
+    pub common: Common,
     #[command(subcommand)]
     pub task: Option<Task>,
 }

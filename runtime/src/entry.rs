@@ -13,7 +13,7 @@ use crate::threads::granted_cores;
 use crate::{Error, Result, bench, chat, cli, embed, generate, infer, info};
 use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
 use std::ffi::{CStr, OsString};
-use std::io::{BufReader, IsTerminal, Write};
+use std::io::{BufReader, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 #[cfg(feature = "entry")]
@@ -58,7 +58,11 @@ pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) ->
             return e.exit_code();
         }
     };
-    match start(program, exe, &name, cli) {
+    // What is printed is buffered here; tasks flush where somebody may be waiting.
+    let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    let done = start(program, exe, &name, cli, &mut out);
+    let flushed = out.flush().map_err(|e| Error::io("standard output", e));
+    match done.and(flushed) {
         Ok(()) => 0,
         Err(e) => {
             eprintln!("error: {e}");
@@ -67,10 +71,9 @@ pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) ->
     }
 }
 
-fn start(program: &Program, exe: &Path, name: &str, cli: Cli) -> Result<()> {
+fn start(program: &Program, exe: &Path, name: &str, cli: Cli, out: &mut dyn Write) -> Result<()> {
     let payload = Payload::open(exe)?;
     let m = &payload.manifest;
-    let mut out = std::io::stdout();
     let written = |e| Error::io("standard output", e);
     if cli.version {
         return writeln!(out, "{} ({})", m.name, m.producer).map_err(written);
@@ -97,34 +100,32 @@ fn start(program: &Program, exe: &Path, name: &str, cli: Cli) -> Result<()> {
             && std::io::stdin().is_terminal() =>
         {
             payload.warm();
-            chat::chat(&session, &chat::ChatArgs::default(), &mut input, &mut out)
+            chat::chat(&session, &chat::ChatArgs::default(), &mut input, out)
         }
         None => write!(out, "{}", cli::command(name).render_help()).map_err(written),
         Some(Task::Generate(args)) => {
             payload.warm();
-            generate::generate(&session, &args, &mut input, &mut out)
+            generate::generate(&session, &args, &mut input, out)
         }
         Some(Task::Chat(args)) => {
             payload.warm();
-            chat::chat(&session, &args, &mut input, &mut out)
+            chat::chat(&session, &args, &mut input, out)
         }
         Some(Task::Embed(args)) => {
             payload.warm();
-            embed::embed(&session, &args, &mut input, &mut out)
+            embed::embed(&session, &args, &mut input, out)
         }
         Some(Task::Infer(args)) => {
             payload.warm();
             infer::infer(&session, &args)
         }
-        Some(Task::Tokenize(args)) => session.text_tools()?.tokenize(&args, &mut input, &mut out),
-        Some(Task::Detokenize(args)) => session
-            .text_tools()?
-            .detokenize(&args, &mut input, &mut out),
+        Some(Task::Tokenize(args)) => session.text_tools()?.tokenize(&args, &mut input, out),
+        Some(Task::Detokenize(args)) => session.text_tools()?.detokenize(&args, &mut input, out),
         Some(Task::Bench(args)) => {
             payload.warm();
-            bench::bench(&session, &args, &mut out)
+            bench::bench(&session, &args, out)
         }
-        Some(Task::Info(args)) => info::info(&session, &args, &mut out),
+        Some(Task::Info(args)) => info::info(&session, &args, out),
         Some(Task::Verify) => {
             session.note(&format!("{}: the weights match their digest", m.name));
             Ok(())

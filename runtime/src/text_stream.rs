@@ -5,7 +5,9 @@
 //! token's text may depend on the one before it (the leading space of SentencePiece). So a window
 //! of ids is decoded, from the last place known to be a border, and what is new is given out once
 //! it ends in a whole character.
-//! Invariant: all pieces joined are the text of all ids, `finish` included.
+//! Invariants: all pieces joined, `finish` included, are the text of all ids, where those are whole
+//! characters; bytes that never become one are given out as replacement characters after a while,
+//! so the window stays small.
 
 use crate::Result;
 use crate::tokenizer::Tokenizer;
@@ -15,6 +17,11 @@ const CONTEXT_IDS: usize = 8;
 
 /// Bytes, hence ids, of the longest character.
 const LONGEST_CHAR: usize = 4;
+
+/// Ids that are waited for before broken text is given out as it is.
+const PATIENCE: usize = 16;
+/// Ids that are kept at most where they give no text at all (special tokens).
+const MOST_IDS: usize = 256;
 
 /// Decodes token by token.
 pub struct TextStream<'t> {
@@ -67,7 +74,14 @@ impl<'t> TextStream<'t> {
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.ids.push(id);
         let text = self.pending()?;
-        if text.is_empty() || text.ends_with('\u{fffd}') {
+        if text.is_empty() {
+            // Kept as context: the next token may need to know what it follows.
+            let many = self.ids.len().saturating_sub(MOST_IDS);
+            self.ids.drain(..many);
+            self.border = self.ids.len();
+            return Ok(text);
+        }
+        if text.ends_with('\u{fffd}') && self.ids.len() - self.border < PATIENCE {
             return Ok(String::new());
         }
         self.ids.drain(..self.border);

@@ -64,7 +64,7 @@ impl Pool {
             let shared = pool.shared.clone();
             let worker = std::thread::Builder::new()
                 .name(format!("llmc-{thread}"))
-                .stack_size(1 << 20)
+                .stack_size(4 << 20)
                 .spawn(move || work(&shared, u64::from(thread)));
             match worker {
                 Ok(w) => pool.workers.push(w),

@@ -104,7 +104,7 @@ impl Footer {
         let inside = |r: &Region| {
             r.offset
                 .checked_add(r.len)
-                .is_some_and(|end| end <= file_len - FOOTER_BYTES as u64)
+                .is_some_and(|end| end <= file_len.saturating_sub(FOOTER_BYTES as u64))
         };
         let regions = [&footer.weights, &footer.tokenizer, &footer.manifest];
         if footer.file_len != file_len || !regions.into_iter().all(inside) {

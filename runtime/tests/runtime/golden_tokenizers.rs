@@ -240,3 +240,17 @@ fn ids_there_and_back() {
         }
     }
 }
+
+/// Bytes that never become a character, and special tokens without end, neither stall the stream
+/// nor make it slow.
+#[test]
+fn streams_do_not_wait_for_ever() {
+    let case = all().into_iter().find(|c| c.name == "llama").unwrap();
+    let t = &case.tools.tokenizer;
+    let mut stream = TextStream::new(t, &[], true).unwrap();
+    let byte = t.id("<0xE3>").unwrap();
+    let text: String = (0..5000).map(|_| stream.push(byte).unwrap()).collect();
+    assert!(text.chars().count() > 4900 && text.chars().all(|c| c == '\u{fffd}'));
+    let eos = t.id("</s>").unwrap();
+    assert!((0..5000).all(|_| stream.push(eos).unwrap().chars().all(|c| c == '\u{fffd}')));
+}
