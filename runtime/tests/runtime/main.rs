@@ -4,6 +4,7 @@ mod allocation;
 mod engine;
 mod faces;
 mod fake;
+mod golden_sampling;
 mod golden_tokenizers;
 mod infer;
 mod process;
