@@ -7,7 +7,8 @@
 use crate::engine::{Engine, Rows, Work};
 use crate::interrupt;
 use crate::kv_cache::SeqId;
-use crate::sampler::{Sampler, SamplingParams};
+use crate::sampler::Sampler;
+use crate::sampling_params::SamplingParams;
 use crate::session::as_i32;
 use crate::text_stream::{StopFilter, TextStream};
 use crate::tokenizer::Tokenizer;

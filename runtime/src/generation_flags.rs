@@ -4,7 +4,7 @@
 //! Input: the command line. Output: a [`SamplingChoice`]. A flag that would be ignored is an error
 //! here, so that nobody takes plain sampling for what was asked.
 
-use crate::sampler::SamplingChoice;
+use crate::sampling_params::SamplingChoice;
 use crate::{Error, Result};
 
 /// How to pick tokens.

@@ -30,6 +30,7 @@ pub mod kv_cache;
 pub mod memory;
 pub mod payload;
 pub mod sampler;
+pub mod sampling_params;
 pub mod session;
 pub mod tensor_file;
 pub mod text_stream;

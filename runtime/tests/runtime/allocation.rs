@@ -3,7 +3,8 @@
 use crate::fake;
 use llmc_runtime::engine::{Rows, Work};
 use llmc_runtime::kv_cache::SeqId;
-use llmc_runtime::sampler::{GREEDY, Sampler, SamplingParams};
+use llmc_runtime::sampler::Sampler;
+use llmc_runtime::sampling_params::{GREEDY, SamplingParams};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 

@@ -1,6 +1,7 @@
 //! The sampler against Hugging Face's warped distributions of `tests/golden/models/gpt2`.
 
-use llmc_runtime::sampler::{GREEDY, Sampler, SamplingParams};
+use llmc_runtime::sampler::Sampler;
+use llmc_runtime::sampling_params::{GREEDY, SamplingParams};
 use safetensors::SafeTensors;
 use std::path::Path;
 
