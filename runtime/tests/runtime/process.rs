@@ -225,3 +225,31 @@ fn process_ends_when_its_reader_does() {
     assert!(!child.wait().unwrap().success());
     assert!(start.elapsed() < Duration::from_secs(5));
 }
+
+/// A writer that waits for each answer gets it.
+#[test]
+#[ignore = "needs LLMC_RUNTIME_A, the path of the static library"]
+fn process_answers_each_line_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = Manifest {
+        has_tokenizer: true,
+        ..fake::encoder()
+    };
+    let exe = build(dir.path(), "m", &manifest);
+    let mut child = Command::new(&exe)
+        .args(["embed", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    for text in ["a", "", "some letters"] {
+        writeln!(input, "{text}").unwrap();
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert!(line.starts_with("{\"embedding\": ["), "{line}");
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
