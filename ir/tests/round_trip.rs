@@ -399,4 +399,23 @@ proptest! {
             let _ = m.to_string();
         }
     }
+
+    #[test]
+    fn the_verifier_never_panics(m in module(), at in any::<usize>(), id in 0u32..12) {
+        let mut m = m;
+        let _ = (verify(&m), stage::fresh(&m));
+        // Ids that lie elsewhere, or nowhere.
+        if let Some(f) = m.funcs.first_mut() {
+            let id = if id == 11 { u32::MAX } else { id };
+            let body = f.body.len().max(1);
+            if let Some(inst) = f.body.get_mut(at % body) {
+                inst.operands.push(Operand::Value(ValueId(id)));
+                inst.operands.push(Operand::Weight(WeightId(id)));
+                inst.results.push(ValueId(id));
+            }
+            f.results.push(("r".into(), ValueId(id)));
+            f.name = ENTRY.into();
+        }
+        let _ = (verify(&m), stage::fresh(&m), m.to_string());
+    }
 }

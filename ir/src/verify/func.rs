@@ -2,10 +2,13 @@
 
 use super::{Found, globals::extents};
 use crate::{
-    DType, ENTRY, Func, Inst, Mask, Op, Operand, Type,
+    DType, ENTRY, Func, Inst, Mask, Op, Operand, TensorType, Type,
     attr::{AttrValue, Attrs},
     builder::operand_types,
 };
+
+/// Most elements of a value for each index of its symbolic extents.
+const MAX_ROW: u64 = 1 << 24;
 
 pub(super) fn check(found: &mut Found<'_>, func: &Func) {
     // Values that nobody defines any more are no part of the function.
@@ -59,7 +62,7 @@ pub(super) fn check(found: &mut Found<'_>, func: &Func) {
     for (value, _) in defined {
         if let Some(t) = value.ty.tensor() {
             let dtype = matches!(t.dtype, DType::F32 | DType::I32);
-            let message = match extents(t) {
+            let message = match extents(t).and_then(|()| row(t)) {
                 Ok(()) if dtype => continue,
                 Ok(()) => format!("%{} is {t}, expected f32 or i32", value.name),
                 Err(message) => format!("%{}: {message}", value.name),
@@ -69,6 +72,15 @@ pub(super) fn check(found: &mut Found<'_>, func: &Func) {
     }
     if func.name == ENTRY {
         entry(found, func);
+    }
+}
+
+/// Few enough elements for each index of the symbolic extents.
+fn row(t: &TensorType) -> Result<(), String> {
+    let fixed = t.dims.iter().filter_map(|d| d.fixed());
+    match fixed.map(u64::from).product::<u64>() {
+        n if n <= MAX_ROW => Ok(()),
+        n => Err(format!("{t}: {n} elements a row, at most {MAX_ROW}")),
     }
 }
 

@@ -11,7 +11,7 @@
 //! | V7 | What has slots is used by one layer class, not by the entry, and has every slot that `repeat` lists. |
 //! | V8 | There is an entry; it takes `ids`, `pos`, `types` and the step, and returns tensors. |
 //! | V9 | Bounds of extents are at least 1 (`R`: 0) and at most 2^24. |
-//! | V10 | Values' extents are at least 1; there are four at most, and fewer than 2^40 elements; values are f32 or i32. |
+//! | V10 | Values' extents are at least 1; there are four at most, and fewer than 2^40 elements (values: 2^24 a row); values are f32 or i32. |
 //! | V11 | Weights have fixed extents, floats, and sources whose rows make them up; only stacks name `{layer}`. |
 //! | V12 | States hold floats, and each slot is appended to at most once a step, with one `kv_append`. |
 //! | V13 | The stage's legality (see [`crate::stage`]). |
