@@ -184,11 +184,13 @@ impl Case {
                 for c in 0..width {
                     let w = want[(b * rows + s) * width + c];
                     let g = got[(b * have + first + s) * width + c];
+                    // False for a NaN.
+                    let near = (g - w).abs() <= atol + rtol * w.abs();
                     if masked {
                         if g != 0.0 {
                             return Err(format!("{what}[{b}, {s}, {c}] is masked, but {g}"));
                         }
-                    } else if !((g - w).abs() <= atol + rtol * w.abs()) {
+                    } else if !near {
                         return Err(format!("{what}[{b}, {s}, {c}]: found {g}, expected {w}"));
                     }
                 }
