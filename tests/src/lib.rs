@@ -1,7 +1,10 @@
 //! Tests that need more than one crate, and what they share.
 //!
 //! `golden`: the reference data and how it is compared; `binaries`: the `llmc` command and the
-//! executables that it makes.
+//! executables that it makes; `measured`: processes whose time and memory are bounded;
+//! `model_copy`: copies of golden models, to be broken or moved.
 
 pub mod binaries;
 pub mod golden;
+pub mod measured;
+pub mod model_copy;
