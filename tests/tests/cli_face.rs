@@ -1,6 +1,11 @@
-//! The `llmc` command itself: help, version, wrong use, `targets`.
+//! The `llmc` command itself: help, version, wrong use, `targets`, outputs that cannot be written.
 
-use llmc_tests::binaries::{llmc, ok, run};
+use std::process::{Command, Stdio};
+
+use llmc_tests::{
+    binaries::{llmc, ok, run},
+    golden,
+};
 
 #[test]
 fn help_and_version_are_no_failure() {
@@ -50,4 +55,56 @@ fn targets_are_listed_with_what_they_need() {
         text.contains("  x86-64-v3 ") && text.contains(" avx2 ") && text.contains(" avx512f "),
         "{text}"
     );
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let model = golden::root().join("models/llama2_gqa");
+    let model = model.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    for (output, why) in [
+        ("/dev/full", "No space left"),
+        ("/nowhere/model", "No such file"),
+        (folder, "it is a directory"),
+    ] {
+        for emit in ["--emit=exe", "--emit=tir"] {
+            let out = run(&llmc(), &["compile", model, "-o", output, emit]);
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains(&format!("`{output}`")) && said.contains(why),
+                "{said}"
+            );
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+}
+
+#[test]
+fn a_reader_may_leave() {
+    let model = golden::root().join("models/llama2_gqa");
+    let lines: [&[&str]; 3] = [
+        &["targets"],
+        &["inspect", model.to_str().unwrap()],
+        &[
+            "compile",
+            model.to_str().unwrap(),
+            "--stop-after=cse",
+            "--quiet",
+        ],
+    ];
+    for line in lines {
+        let mut command = Command::new(llmc());
+        command
+            .args(line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{line:?}: {said}");
+        assert!(said.is_empty(), "{line:?}: {said}");
+    }
 }
