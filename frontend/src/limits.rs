@@ -14,7 +14,7 @@ pub const HEAD_DIM: u32 = 1 << 14;
 /// Tokens of a vocabulary.
 pub const VOCABULARY: u32 = 1 << 24;
 /// Positions of a context.
-pub const POSITIONS: u32 = 1 << 26;
+pub const POSITIONS: u32 = 1 << 24;
 /// Elements of one tensor.
 pub const ELEMENTS: u64 = 1 << 40;
 /// Shards of a checkpoint.

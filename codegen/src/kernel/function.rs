@@ -145,21 +145,22 @@ impl KernelBuilder<'_> {
         self.ops.leave_top_level(outer);
     }
 
-    /// Declares a function that another object defines, once.
-    pub fn declare(&mut self, name: &str, params: &[Ty], results: &[Ty]) {
+    /// Declares a symbol of another object whose address a record holds, once.
+    pub fn declare_external(&mut self, name: &str) {
         if !self.defined.insert(name.to_string()) {
             return;
         }
         let outer = self.ops.enter_top_level();
         let empty = self.ops.empty_region();
+        // A function of the LLVM dialect: only of such can an address be taken.
         self.ops.op(
-            "func.func",
+            "llvm.func",
             &[],
             &[],
             &[
                 ("sym_name", Attr::Str(name)),
-                ("function_type", Attr::FunctionType(params, results)),
-                ("sym_visibility", Attr::Str("private")),
+                ("function_type", Attr::Text("!llvm.func<void (ptr, i64, i64)>")),
+                ("linkage", Attr::Text("#llvm.linkage<external>")),
             ],
             vec![empty],
         );

@@ -1,0 +1,187 @@
+//! The command line, as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use llmc_runtime::text_tools::TokenizeArgs;
+
+/// Compiles Transformer language models into standalone executables.
+#[derive(Parser)]
+#[command(name = "llmc", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Compile a model into one executable (or stop at an earlier form)
+    Compile(Compile),
+    /// Run passes over a module in text form
+    Opt(Opt),
+    /// Run a module with the reference evaluator
+    Run(Run),
+    /// Show what a model is: family, shapes, parameters, weights
+    Inspect(Inspect),
+    /// Tokenize as the model does
+    Tokenize(Tokenize),
+    /// List the targets and CPU levels that code can be generated for
+    Targets,
+}
+
+/// What comes out of `compile`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// One standalone executable
+    Exe,
+    /// The object file of the generated code
+    Obj,
+    /// Transformer IR, after all passes
+    Tir,
+    /// MLIR of the generated code
+    Mlir,
+    /// LLVM IR of the generated code, optimised
+    Llvm,
+    /// Assembly of the generated code
+    Asm,
+}
+
+/// Element type of the KV cache.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KvType {
+    /// f32 where the arithmetic is f32
+    Auto,
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Args)]
+pub struct Compile {
+    /// A Hugging Face directory, or a config.json under any name
+    pub input: String,
+    /// The output file; default: the model's name
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// What to write
+    #[arg(long, value_enum, default_value = "exe")]
+    pub emit: Emit,
+    /// Quantisation of the weights
+    #[arg(long, default_value = "none", value_parser = ["none"])]
+    pub quant: String,
+    /// Arithmetic of the activations
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
+    pub activations: String,
+    /// Element type of the KV cache
+    #[arg(long, value_enum, default_value = "auto")]
+    pub kv: KvType,
+    /// Target triple
+    #[arg(long, default_value = "x86_64-unknown-linux-gnu")]
+    pub target: String,
+    /// One CPU or level (see `llmc targets`); default: all levels, chosen at start
+    #[arg(long)]
+    pub target_cpu: Option<String>,
+    /// Longest sequence; default: the model's
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_context: Option<u32>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Write weights made of random numbers
+    #[arg(long, value_name = "SEED")]
+    pub random_weights: Option<u64>,
+    #[command(flatten)]
+    pub passes: PassArgs,
+    /// Say what is being done
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// No progress, no summary
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// Where a model's files are, if not beside its configuration.
+#[derive(Args)]
+pub struct ModelArgs {
+    /// A directory, a .safetensors file or an index
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// A directory or a tokenizer.json
+    #[arg(long)]
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// What to tell of the passes. Dumps go to standard error.
+#[derive(Args)]
+pub struct PassArgs {
+    /// Print the module after this pass (may be given several times)
+    #[arg(long, value_name = "PASS")]
+    pub print_after: Vec<String>,
+    /// Print the module after every pass
+    #[arg(long)]
+    pub print_after_all: bool,
+    /// Stop after this pass and print the module to standard output
+    #[arg(long, value_name = "PASS")]
+    pub stop_after: Option<String>,
+    /// Print how long each pass and phase took
+    #[arg(long)]
+    pub time_passes: bool,
+    /// Print what each pass rewrote, and why something was left
+    #[arg(long)]
+    pub stats: bool,
+}
+
+#[derive(Args)]
+pub struct Opt {
+    /// A module in text form; - reads standard input
+    pub input: PathBuf,
+    /// Passes in order, separated by commas; default: the whole pipeline
+    #[arg(long, value_delimiter = ',')]
+    pub passes: Option<Vec<String>>,
+    #[command(flatten)]
+    pub tell: PassArgs,
+}
+
+#[derive(Args)]
+pub struct Run {
+    /// A module in text form, or a model as `compile` takes it
+    pub input: String,
+    /// Inputs: named tensors (safetensors)
+    pub tensors: PathBuf,
+    /// Outputs: named tensors (safetensors)
+    pub output: PathBuf,
+    /// Generate this many tokens greedily
+    #[arg(long, value_name = "N")]
+    pub generate: Option<u32>,
+    /// The tokens that end a row, separated by commas, or `none`; default: the model's
+    #[arg(
+        long,
+        value_name = "ID|none",
+        requires = "generate",
+        allow_hyphen_values = true
+    )]
+    pub eos: Option<String>,
+    /// Also write the hidden states
+    #[arg(long)]
+    pub hidden_states: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// A model as `compile` takes it
+    pub input: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Args)]
+pub struct Tokenize {
+    /// A Hugging Face directory, or a tokenizer.json
+    pub input: PathBuf,
+    #[command(flatten)]
+    pub tokenize: TokenizeArgs,
+}

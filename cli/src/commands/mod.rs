@@ -1,0 +1,13 @@
+//! One file a command, and what several of them share.
+
+mod checkpoint_weights;
+pub mod compile;
+pub mod inspect;
+mod inspect_table;
+mod module_text;
+pub mod opt;
+mod pass_report;
+pub mod run;
+mod stdout;
+pub mod targets;
+pub mod tokenize;

@@ -1,0 +1,86 @@
+//! The manifest of an executable: what the frontend knows about the model and what code generation
+//! made of it, in the runtime's terms.
+
+use llmc_abi::{
+    ABI_VERSION, GenerationDefaults, Kind, LevelInfo, Limits, Manifest, SpecialTokens,
+};
+use llmc_codegen::{
+    pack::WeightPlan,
+    step::StepPlan,
+    target::{FeatureLevel, Target},
+};
+use llmc_frontend::{Model, ModelDir};
+use llmc_ir::Module;
+
+/// Puts the manifest together.
+pub fn manifest(
+    dir: &ModelDir,
+    model: &Model,
+    module: &Module,
+    weights: &WeightPlan,
+    plan: &StepPlan,
+    (target, levels): (&Target, &[&'static FeatureLevel]),
+) -> Manifest {
+    let generation = &dir.generation;
+    let tokenizer = dir.tokenizer.as_ref();
+    let kind = match model.kind {
+        llmc_frontend::Kind::Decoder => Kind::Decoder,
+        llmc_frontend::Kind::Encoder => Kind::Encoder,
+    };
+    let level = |l: &&FeatureLevel| LevelInfo {
+        name: l.name.into(),
+        features: l.requires.iter().map(|f| f.to_string()).collect(),
+    };
+    Manifest {
+        abi: ABI_VERSION,
+        producer: env!("CARGO_PKG_VERSION").into(),
+        name: dir.name.clone(),
+        family: model.family.into(),
+        architecture: model.architecture.clone(),
+        target: target.triple.into(),
+        kind,
+        levels: levels.iter().map(level).collect(),
+        limits: Limits {
+            max_tokens: module.dims.n,
+            max_seqs: module.dims.b,
+            max_rows: module.dims.r,
+            max_context: module.dims.t,
+        },
+        vocab_size: model.vocab_size,
+        hidden_size: model.hidden_size,
+        num_layers: plan.layers.len() as u32,
+        parameters: model.weights.parameters,
+        arena_bytes: plan.arena_bytes,
+        scratch_bytes: plan.scratch_bytes,
+        weight_bytes: weights.bytes,
+        weight_types: weights.bytes_by_type(),
+        outputs: plan.outputs.clone(),
+        taps: plan.taps,
+        kv: plan.kv.clone(),
+        activations: "f32".into(),
+        tokens: SpecialTokens {
+            bos: generation.bos,
+            eos: generation.eos.clone(),
+            pad: generation.pad.unwrap_or(0),
+        },
+        generation: GenerationDefaults {
+            do_sample: Some(generation.sample),
+            temperature: generation.temperature.map(|v| v as f32),
+            top_k: generation.top_k,
+            top_p: generation.top_p.map(|v| v as f32),
+            min_p: generation.min_p.map(|v| v as f32),
+            repetition_penalty: generation.repetition_penalty.map(|v| v as f32),
+        },
+        chat_template: tokenizer.and_then(|t| t.templates.first()).map(|t| t.source.clone()),
+        has_tokenizer: tokenizer.is_some(),
+        embeds: plan.outputs.iter().any(|o| o.name == "sentence_embedding"),
+        max_input_tokens: dir.sentence.as_ref().and_then(|s| s.max_tokens).unwrap_or(0),
+        special_strings: tokenizer
+            .into_iter()
+            .flat_map(|t| &t.special)
+            .map(|s| (format!("{}_token", s.role), s.text.clone()))
+            .collect(),
+        type_vocab_size: model.type_vocab_size,
+        rope_switch: None,
+    }
+}

@@ -1,0 +1,500 @@
+//! Speed of the kernels on this machine, against its own peaks.
+//!
+//! `cargo run --release -p llmc-codegen --example kernel_bench [LEVEL] [FILTER]`
+//!
+//! In: a feature level name (default: the best of the machine) and a part of a line's name. Out:
+//! one line per kernel, shape and thread count: time, and GFLOP/s with the share of the multiply-
+//! add peak, or GB/s with the share of the read bandwidth; both peaks measured first, in this
+//! process.
+
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "../tests/kernels/buffer.rs"]
+mod buffer;
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "../tests/kernels/harness.rs"]
+mod harness;
+
+use buffer::{Buffer, Random, pad};
+use harness::{Loaded, levels};
+use llmc_codegen::kernel::{Elem, KernelBuilder, LANES, Param};
+use llmc_codegen::kernels::{Activation, Attend, KvAppend, KvLayout, Linear, Mask};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+type LinearFn = unsafe extern "C" fn(
+    u64,
+    u64,
+    u64,
+    *const u8,
+    *const u8,
+    *const u8,
+    *const u8,
+    *mut u8,
+    *mut u8,
+);
+type AttendFn = unsafe extern "C" fn(
+    u64,
+    u64,
+    u64,
+    *const u8,
+    *const u8,
+    *const u8,
+    u64,
+    *const u8,
+    *const u8,
+    *const u8,
+    *const u8,
+    *const u8,
+    *mut u8,
+    *mut u8,
+);
+type AppendFn = unsafe extern "C" fn(
+    u64,
+    u64,
+    u64,
+    *const u8,
+    *const u8,
+    *const u8,
+    *const u8,
+    *mut u8,
+    *const u8,
+    u64,
+);
+type PeakFn = unsafe extern "C" fn(u64, *mut u8);
+type ReadFn = unsafe extern "C" fn(u64, *const u8, *mut u8);
+
+/// A pointer that threads share.
+#[derive(Clone, Copy)]
+struct Shared(*mut u8);
+// SAFETY: the kernels write disjoint parts.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// Best seconds of one call of `work(thread)` on all threads, over some rounds.
+fn time(threads: u64, rounds: usize, work: impl Fn(u64, usize) + Sync) -> f64 {
+    let arrived = AtomicUsize::new(0);
+    let wait = |round: usize| {
+        arrived.fetch_add(1, Ordering::AcqRel);
+        while arrived.load(Ordering::Acquire) < round * threads as usize {
+            std::hint::spin_loop();
+        }
+    };
+    let mut best = f64::MAX;
+    std::thread::scope(|scope| {
+        for t in 1..threads {
+            let (wait, work) = (&wait, &work);
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    wait(2 * round + 1);
+                    work(t, round);
+                    wait(2 * round + 2);
+                }
+            });
+        }
+        for round in 0..rounds {
+            wait(2 * round + 1);
+            let start = Instant::now();
+            work(0, round);
+            wait(2 * round + 2);
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+    });
+    best
+}
+
+fn emit_peaks(b: &mut KernelBuilder<'_>) {
+    let chains = 12i64;
+    b.kernel("peak", &[Param::i64(), Param::output()], |b, args| {
+        let (x, zero) = (b.load_group(args[1]), b.i64(0));
+        let start = vec![x; chains as usize];
+        let sums = b.for_carried(zero, args[0], 1, &start, |b, _, sums| {
+            let mut sums = sums.to_vec();
+            for _ in 0..4 {
+                sums = sums.iter().map(|s| b.fma(*s, x, x)).collect();
+            }
+            sums
+        });
+        for s in sums {
+            let old = b.load_group(args[1]);
+            let v = b.add(old, s);
+            b.store(v, args[1]);
+        }
+    });
+    let params = [Param::i64(), Param::input(), Param::output()];
+    b.kernel("read", &params, |b, args| {
+        let zeros = b.splat(0.0);
+        let zero = b.i64(0);
+        let sums = b.for_carried(zero, args[0], 8, &[zeros; 8], |b, i, sums| {
+            let p = b.at(args[1], i, LANES * 4);
+            (0..8)
+                .map(|g| {
+                    let p = b.offset(p, g * LANES * 4);
+                    let v = b.load_group(p);
+                    b.add(sums[g as usize], v)
+                })
+                .collect()
+        });
+        for s in sums {
+            let old = b.load_group(args[2]);
+            let v = b.add(old, s);
+            b.store(v, args[2]);
+        }
+    });
+}
+
+struct Bench {
+    lib: Loaded,
+    filter: String,
+    /// GFLOP/s and GB/s with one thread and with two.
+    peak: [f64; 2],
+    bandwidth: [f64; 2],
+}
+
+fn linear(k: i64, m: i64, elem: Elem, activation: Activation, glu: bool) -> Linear {
+    let width = if glu { m / 2 } else { m };
+    Linear {
+        k,
+        m: pad(m as usize, 64) as i64,
+        width,
+        x_stride: k,
+        y_stride: pad(width as usize, 16) as i64,
+        elem,
+        bias: true,
+        activation,
+        glu,
+        scale: None,
+        softcap: None,
+        residual: None,
+    }
+}
+
+fn linears() -> Vec<Linear> {
+    let none = Activation::None;
+    let mut all = vec![
+        linear(384, 384, Elem::F32, none, false),
+        linear(384, 1152, Elem::F32, none, false),
+        linear(384, 1536, Elem::F32, Activation::Gelu, false),
+        linear(1536, 384, Elem::F32, none, false),
+        linear(768, 768, Elem::F32, none, false),
+        linear(896, 9728, Elem::F32, Activation::Silu, true),
+        linear(4864, 896, Elem::F32, none, false),
+    ];
+    for elem in [Elem::F16, Elem::BF16] {
+        all.push(linear(896, 9728, elem, Activation::Silu, true));
+        all.push(linear(4864, 896, elem, none, false));
+    }
+    all.push(linear(896, 151_936, Elem::BF16, none, false));
+    all
+}
+
+fn attends() -> Vec<(Attend, KvAppend)> {
+    let mut all = Vec::new();
+    for (heads, group, width, mask, elem) in [
+        (12, 1, 32, Mask::Bidirectional, Elem::F32),
+        (12, 1, 64, Mask::Bidirectional, Elem::F32),
+        (2, 7, 64, Mask::Causal { window: None }, Elem::F32),
+        (2, 7, 64, Mask::Causal { window: None }, Elem::F16),
+        (8, 4, 128, Mask::Causal { window: None }, Elem::F32),
+    ] {
+        let kv = KvLayout {
+            heads,
+            k_width: width,
+            v_width: width,
+            elem,
+        };
+        all.push((
+            Attend {
+                kv,
+                group,
+                q_stride: heads * group * width,
+                out_stride: heads * group * width,
+                scale: 0.125,
+                softcap: None,
+                mask,
+                bias: None,
+                sinks: false,
+            },
+            KvAppend {
+                kv,
+                k_stride: heads * width,
+                v_stride: heads * width,
+            },
+        ));
+    }
+    all
+}
+
+impl Bench {
+    fn wanted(&self, name: &str) -> bool {
+        name.contains(&self.filter)
+    }
+
+    fn peaks(&mut self) {
+        let bytes = 1usize << 28;
+        let mut big = Buffer::bytes(bytes);
+        big.f32_mut().fill(1.0);
+        let mut out = [Buffer::floats(16), Buffer::floats(16)];
+        let big = Shared(big.ptr());
+        let outs = [Shared(out[0].ptr()), Shared(out[1].ptr())];
+        // SAFETY: the signatures of `emit_peaks`.
+        let (peak, read): (PeakFn, ReadFn) =
+            unsafe { (self.lib.get("peak"), self.lib.get("read")) };
+        for threads in [1u64, 2] {
+            let steps = 200_000u64;
+            let seconds = time(threads, 10, |t, _| {
+                let outs = outs;
+                // SAFETY: the buffers above.
+                unsafe { peak(steps, outs[t as usize].0) };
+            });
+            let flops = threads as f64 * steps as f64 * 12.0 * 4.0 * 16.0 * 2.0;
+            self.peak[threads as usize - 1] = flops / seconds / 1e9;
+            let seconds = time(threads, 8, |t, _| {
+                let (big, outs) = (big, outs);
+                let part = bytes as u64 / threads;
+                // SAFETY: the buffers above.
+                unsafe {
+                    read(
+                        part / 64,
+                        big.0.add((t * part) as usize),
+                        outs[t as usize].0,
+                    );
+                }
+            });
+            self.bandwidth[threads as usize - 1] = bytes as f64 / seconds / 1e9;
+        }
+        println!(
+            "{}: peak {:.0} / {:.0} GFLOP/s, read {:.1} / {:.1} GB/s (1 / 2 threads)",
+            self.lib.level.name, self.peak[0], self.peak[1], self.bandwidth[0], self.bandwidth[1]
+        );
+    }
+
+    fn linear(&self, l: &Linear) {
+        let weight_bytes = (l.k * l.m * l.elem.bytes()) as usize;
+        for n in [1usize, 2, 6, 16, 128, 512] {
+            let name = format!(
+                "linear {}x{} {}{} n={n}",
+                l.k,
+                l.m,
+                l.elem.name(),
+                if l.glu { " glu" } else { "" }
+            );
+            if !self.wanted(&name) || (n > 16 && l.m > 20_000) {
+                continue;
+            }
+            // Few rows stream the weights from memory: cycle through enough copies.
+            let copies = if n <= 16 {
+                (400_000_000 / weight_bytes).max(2)
+            } else {
+                2
+            };
+            let mut random = Random::new(7);
+            let some = random.rows(1, 1 << 16, 1 << 16);
+            let mut w = Buffer::bytes(weight_bytes * copies);
+            match l.elem {
+                Elem::F32 => {
+                    for (i, x) in w.f32_mut().iter_mut().enumerate() {
+                        *x = some[i & 0xffff];
+                    }
+                }
+                elem => {
+                    let mut pattern = Buffer::from_elems(&some, elem);
+                    let pattern = pattern.u16_mut();
+                    for (i, x) in w.u16_mut().iter_mut().enumerate() {
+                        *x = pattern[i & 0xffff];
+                    }
+                }
+            }
+            let mut x = Buffer::from_f32(&random.rows(n, l.k as usize, l.x_stride as usize));
+            let mut bias = Buffer::from_f32(&random.rows(1, l.m as usize, l.m as usize));
+            let mut y = Buffer::floats(n * l.y_stride as usize);
+            let mut scratch = [0, 1].map(|_| Buffer::bytes(l.scratch_bytes() as usize));
+            let [w, x, bias, y] = [&mut w, &mut x, &mut bias, &mut y].map(|b| Shared(b.ptr()));
+            let scratch = [Shared(scratch[0].ptr()), Shared(scratch[1].ptr())];
+            // SAFETY: the documented signature.
+            let f: LinearFn = unsafe { self.lib.get(&l.symbol()) };
+            for threads in [1u64, 2] {
+                let flops = 2.0 * n as f64 * l.k as f64 * l.m as f64;
+                let calls = if n <= 16 { copies } else { 1 };
+                let work = flops * calls as f64;
+                let rounds = ((2e10 / work) as usize).clamp(5, 60);
+                let seconds = time(threads, rounds, |t, round| {
+                    let (w, x, bias, y, scratch) = (w, x, bias, y, scratch);
+                    for call in 0..calls {
+                        let copy = (round + call) % copies;
+                        // SAFETY: the documented sizes.
+                        unsafe {
+                            f(
+                                t,
+                                threads,
+                                n as u64,
+                                x.0,
+                                w.0.add(copy * weight_bytes),
+                                bias.0,
+                                std::ptr::null(),
+                                y.0,
+                                scratch[t as usize].0,
+                            );
+                        }
+                    }
+                }) / calls as f64;
+                let (gflops, gbytes) = (flops / seconds / 1e9, weight_bytes as f64 / seconds / 1e9);
+                let at = threads as usize - 1;
+                println!(
+                    "{name:<34} t{threads} {:>9.1} us {gflops:>7.1} GFLOP/s {:>3.0}% {gbytes:>6.1} GB/s {:>3.0}%",
+                    seconds * 1e6,
+                    100.0 * gflops / self.peak[at],
+                    100.0 * gbytes / self.bandwidth[at],
+                );
+            }
+        }
+    }
+
+    fn attend(&self, a: &Attend, append: &KvAppend) {
+        let all = a.mask == Mask::Bidirectional;
+        for (new, past) in [(128usize, 0usize), (512, 0), (1, 511), (1, 4095)] {
+            let name = format!(
+                "attend {}x{} d{} {}{} {new}+{past}",
+                a.kv.heads,
+                a.group,
+                a.kv.k_width,
+                a.kv.elem.name(),
+                if all { " all" } else { " causal" }
+            );
+            if !self.wanted(&name) || (all && past > 0) {
+                continue;
+            }
+            let keys = new + past;
+            let pages = keys.div_ceil(64);
+            let mut random = Random::new(9);
+            let width = a.kv.k_width as usize;
+            let (q_stride, kv_stride) = (a.q_stride as usize, append.k_stride as usize);
+            let mut q = Buffer::from_f32(&random.rows(new, q_stride, q_stride));
+            let mut k = Buffer::from_f32(&random.rows(keys, kv_stride, kv_stride));
+            let mut out = Buffer::floats(new * a.out_stride as usize);
+            let mut cache = Buffer::bytes(pages * a.kv.page_bytes() as usize);
+            let list = |v: Vec<usize>| {
+                Buffer::from_i32(&v.into_iter().map(|x| x as i32).collect::<Vec<_>>())
+            };
+            let mut table = list((0..pages).collect());
+            let mut every = list((0..keys).collect());
+            let mut zeros = list(vec![0; keys]);
+            let mut pos = list((past..keys).collect());
+            let mut starts = list(vec![0, new]);
+            let mut lens = list(vec![keys]);
+            let mut scratch = [0, 1].map(|_| Buffer::bytes(a.scratch_bytes() as usize));
+            // SAFETY: the documented signatures and sizes.
+            let (f, seconds) = unsafe {
+                let g: AppendFn = self.lib.get(&append.symbol());
+                let start = Instant::now();
+                g(
+                    0,
+                    1,
+                    keys as u64,
+                    k.ptr(),
+                    k.ptr(),
+                    every.ptr(),
+                    zeros.ptr(),
+                    cache.ptr(),
+                    table.ptr(),
+                    pages as u64,
+                );
+                let f: AttendFn = self.lib.get(&a.symbol());
+                (f, start.elapsed().as_secs_f64())
+            };
+            println!("{name:<34} append of {keys} keys {:>9.1} us", seconds * 1e6);
+            let [q, out, cache, table, pos, starts, lens] = [
+                &mut q,
+                &mut out,
+                &mut cache,
+                &mut table,
+                &mut pos,
+                &mut starts,
+                &mut lens,
+            ]
+            .map(|b| Shared(b.ptr()));
+            let scratch = [Shared(scratch[0].ptr()), Shared(scratch[1].ptr())];
+            let pairs = if all {
+                (new * keys) as f64
+            } else {
+                (new * past + new * (new + 1) / 2) as f64
+            };
+            let flops = pairs * (a.kv.heads * a.group) as f64 * width as f64 * 4.0;
+            let bytes = (keys * kv_stride * 2) as f64 * a.kv.elem.bytes() as f64;
+            for threads in [1u64, 2] {
+                let rounds = ((1e10 / flops) as usize).clamp(5, 200);
+                let seconds = time(threads, rounds, |t, _| {
+                    let (q, out, cache, table) = (q, out, cache, table);
+                    let (pos, starts, lens, scratch) = (pos, starts, lens, scratch);
+                    // SAFETY: the documented sizes.
+                    unsafe {
+                        f(
+                            t,
+                            threads,
+                            1,
+                            q.0,
+                            cache.0,
+                            table.0,
+                            pages as u64,
+                            pos.0,
+                            starts.0,
+                            lens.0,
+                            std::ptr::null(),
+                            std::ptr::null(),
+                            out.0,
+                            scratch[t as usize].0,
+                        );
+                    }
+                });
+                let gflops = flops / seconds / 1e9;
+                println!(
+                    "{name:<34} t{threads} {:>9.1} us {gflops:>7.1} GFLOP/s {:>3.0}% {:>6.1} GB/s",
+                    seconds * 1e6,
+                    100.0 * gflops / self.peak[threads as usize - 1],
+                    bytes / seconds / 1e9,
+                );
+            }
+        }
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let known = levels();
+    let first = args.next();
+    let level = match first.as_deref().map(|n| known.iter().find(|l| l.name == n)) {
+        Some(Some(level)) => level,
+        Some(None) => panic!("this machine runs none of that name: {first:?}"),
+        None => known.last().expect("a level that this machine runs"),
+    };
+    let filter = args.next().unwrap_or_default();
+    let (linears, attends) = (linears(), attends());
+    let start = Instant::now();
+    let lib = Loaded::new(level, |b| {
+        emit_peaks(b);
+        for l in &linears {
+            l.emit(b);
+        }
+        for (attend, append) in &attends {
+            attend.emit(b);
+            append.emit(b);
+        }
+    });
+    println!(
+        "compiled and loaded in {:.2} s",
+        start.elapsed().as_secs_f64()
+    );
+    let mut bench = Bench {
+        lib,
+        filter,
+        peak: [0.0; 2],
+        bandwidth: [0.0; 2],
+    };
+    bench.peaks();
+    for l in &linears {
+        bench.linear(l);
+    }
+    for (attend, append) in &attends {
+        bench.attend(attend, append);
+    }
+}

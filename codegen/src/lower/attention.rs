@@ -1,0 +1,154 @@
+//! `kv_append` and `attention`: pages of keys and values, and what reads them.
+//!
+//! Encoders have no state: their keys and values go into pages that live for the step, in front of
+//! the attention that reads them, so that one attention kernel serves all.
+
+use llmc_ir::{DType, Inst, Op, Operand, Place, StateId, ops};
+
+use super::{Lower, LowerError, kv_class, linear::elem, weight_arg};
+use crate::{
+    kernels::{self, KvLayout, Mask},
+    pack::Form,
+    step::{Arg, BatchField, Extent, Kernel},
+};
+
+impl<'a> Lower<'a> {
+    pub(super) fn kv_append(&mut self, inst: &'a Inst) -> Result<(), LowerError> {
+        let Some(Operand::State(state)) = inst.operands.first() else {
+            return Err(self.error("operand 0 is no state"));
+        };
+        let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
+        let dtype = self.module.states[state.index()].dtype;
+        self.append(state.index(), dtype, k, v)
+    }
+
+    fn append(
+        &mut self,
+        class: usize,
+        dtype: DType,
+        k: &Place,
+        v: &Place,
+    ) -> Result<(), LowerError> {
+        let kernel = kernels::KvAppend {
+            kv: self.kv_layout(class, dtype),
+            k_stride: i64::from(k.stride),
+            v_stride: i64::from(v.stride),
+        };
+        let args = vec![
+            Arg::Rows(Extent::Tokens),
+            Arg::Arena(k.at),
+            Arg::Arena(v.at),
+            Arg::Batch(BatchField::Pos),
+            Arg::Batch(BatchField::Seq),
+            Arg::KvPages(class),
+            Arg::KvTable(class),
+            Arg::KvTableStride(class),
+        ];
+        self.push(Kernel::KvAppend(kernel), args);
+        Ok(())
+    }
+
+    pub(super) fn attention(
+        &mut self,
+        inst: &'a Inst,
+        op: &ops::Attention,
+    ) -> Result<(), LowerError> {
+        let (q, out) = (self.operand(inst, 0)?, self.result(inst)?);
+        let keys = self.value(inst, 1)?;
+        let (class, dtype, mut next) = match self.state_of(keys) {
+            Some(state) => (state.index(), self.module.states[state.index()].dtype, 2),
+            None => {
+                let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
+                let class = self.step_pages(k, v)?;
+                self.append(class, DType::F32, k, v)?;
+                self.end_phase("pages");
+                (class, DType::F32, 3)
+            }
+        };
+        let range = op
+            .mask
+            .range()
+            .ok_or_else(|| self.error("the mask is no range of keys"))?;
+        let mask = match (range.ahead, range.behind) {
+            (Some(0), behind) => Mask::Causal {
+                window: behind.map(|b| i64::from(b) + 1),
+            },
+            (None, None) => Mask::Bidirectional,
+            _ => return Err(self.error(format!("the mask {}", op.mask))),
+        };
+        let bias = match op.bias {
+            None => None,
+            Some(_) => {
+                let (_, table) = self.weight(inst, next)?;
+                next += 1;
+                let Form::Relative { origin, stride, .. } = &table.form else {
+                    return Err(self.error("the bias is not packed by relative position"));
+                };
+                Some((weight_arg(table), i64::from(*origin), i64::from(*stride)))
+            }
+        };
+        debug_assert_eq!(next + 1, inst.operands.len(), "only the step is left");
+        let kernel = kernels::Attend {
+            kv: self.kv_layout(class, dtype),
+            group: i64::from(op.kv_group),
+            q_stride: i64::from(q.stride),
+            out_stride: i64::from(out.stride),
+            scale: op.scale,
+            softcap: op.softcap,
+            mask,
+            bias: bias.map(|(_, zero, stride)| kernels::RelativeBias { stride, zero }),
+            sinks: false,
+        };
+        self.scratch = self.scratch.max(kernel.scratch_bytes() as u64);
+        // Pointers that are not read still want a value.
+        let unread = Arg::Arena(q.at);
+        let args = vec![
+            Arg::Rows(Extent::Sequences),
+            Arg::Arena(q.at),
+            Arg::KvPages(class),
+            Arg::KvTable(class),
+            Arg::KvTableStride(class),
+            Arg::Batch(BatchField::Pos),
+            Arg::Batch(BatchField::QStart),
+            Arg::Batch(BatchField::KvLen),
+            bias.map_or(unread, |b| b.0),
+            unread,
+            Arg::Arena(out.at),
+            Arg::Scratch,
+        ];
+        self.push(Kernel::Attend(kernel), args);
+        Ok(())
+    }
+
+    fn kv_layout(&self, class: usize, dtype: DType) -> KvLayout {
+        let of = &self.kv[class];
+        KvLayout {
+            heads: i64::from(of.kv_heads),
+            k_width: i64::from(of.k_width),
+            v_width: i64::from(of.v_width),
+            elem: elem(dtype),
+        }
+    }
+
+    /// The state that a view was appended to.
+    fn state_of(&self, view: llmc_ir::ValueId) -> Option<StateId> {
+        let inst = &self.func.body[self.func.def(view)?];
+        match (&inst.op, inst.operands.first()) {
+            (Op::KvAppend(_), Some(Operand::State(s))) => Some(*s),
+            _ => None,
+        }
+    }
+
+    /// The class of pages that live for one step, for keys and values of these shapes.
+    fn step_pages(&mut self, k: &Place, v: &Place) -> Result<usize, LowerError> {
+        let (heads, _) = self.heads(k)?;
+        let widths = (k.layout.0[0].group_width(), v.layout.0[0].group_width());
+        let mut class = kv_class("step", DType::F32, 1, heads as u32, widths, None);
+        class.scratch = true;
+        if let Some(i) = self.kv.iter().position(|c| *c == class) {
+            return Ok(i);
+        }
+        self.kv.push(class);
+        Ok(self.kv.len() - 1)
+    }
+}

@@ -1,0 +1,381 @@
+//! Lowering: planned IR to a [`StepPlan`], op by op.
+//!
+//! In: a planned module and where its weights lie. Out: phases of kernel calls. Each op's file says
+//! which kernels it becomes; ops that only rename memory (splits, merges) become nothing.
+//!
+//! Invariants: every match on `Op` is exhaustive; an op that no kernel can do is refused with its
+//! text, never approximated.
+//!
+//! Not here: code (`step`), kernels (`kernels`), decisions (`llmc_passes`).
+
+mod attention;
+mod elementwise;
+mod embedding;
+mod linear;
+mod norm;
+mod rope;
+mod rows;
+
+use llmc_abi::{KvClass, LANES, Output, PAGE_TOKENS, Per, Taps};
+use llmc_ir::{
+    Dim, Func, Inst, Layout, Module, Op, Operand, Place, StateId, Sym, ValueId, WeightId,
+    module::ENTRY,
+};
+
+use crate::{
+    pack::{Stored, WeightPlan},
+    step::{Arg, BatchField, Call, Extent, Kernel, Phase, Routine, StepPlan},
+};
+
+/// What keeps a planned module from being lowered; a bug of the compiler, with the op's name.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot lower `{op}` in @{func}: {message}")]
+pub struct LowerError {
+    pub func: String,
+    pub op: &'static str,
+    pub message: String,
+}
+
+/// Lowers a planned module.
+pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerError> {
+    let mut kv: Vec<KvClass> = (0..module.states.len())
+        .map(|i| state_class(module, StateId(i as u32)))
+        .collect();
+    let mut routines = Vec::new();
+    let mut tables = Vec::new();
+    let (mut workspace, mut scratch) = (0u64, 0u64);
+    // The entry goes last, wherever the module has it.
+    let (entry, classes): (Vec<&Func>, Vec<&Func>) =
+        module.funcs.iter().partition(|f| f.name == ENTRY);
+    for func in classes.iter().chain(&entry) {
+        let mut l = Lower {
+            module,
+            weights,
+            func,
+            kv: &mut kv,
+            tables: &mut tables,
+            phases: Vec::new(),
+            calls: Vec::new(),
+            workspace: 0,
+            scratch: 0,
+            op: "",
+        };
+        l.function()?;
+        workspace = workspace.max(l.workspace);
+        scratch = scratch.max(l.scratch);
+        routines.push(Routine {
+            name: func.name.clone(),
+            phases: l.phases,
+        });
+    }
+    let workspace_at = module.arena_bytes.unwrap_or(0).next_multiple_of(64);
+    let class = |name: &str| classes.iter().position(|f| f.name == name);
+    let layers = module
+        .layers()
+        .iter()
+        .map(|(c, slot)| (class(c).unwrap_or(usize::MAX), *slot))
+        .collect();
+    let entry = entry.first().copied();
+    let place = |v: ValueId| entry.and_then(|f| f.value(v).place.as_ref());
+    let stream = entry
+        .and_then(|f| f.body.iter().find(|i| matches!(i.op, Op::Repeat(_))))
+        .and_then(|i| place(i.results[0]));
+    let last_hidden = entry
+        .and_then(|f| f.results.iter().find(|(n, _)| n == "last_hidden_state"))
+        .and_then(|(_, v)| place(*v));
+    let taps = match (stream, last_hidden) {
+        (Some(s), Some(l)) if s.layout == l.layout && s.stride == l.stride => Taps {
+            count: module.layers().len() as u32 + 1,
+            width: s.layout.len(),
+            stride: s.stride,
+        },
+        _ => Taps::default(),
+    };
+    let tapped = taps.count > 0;
+    Ok(StepPlan {
+        routines,
+        layers,
+        kv,
+        tables,
+        arena_bytes: workspace_at + workspace,
+        workspace_at,
+        scratch_bytes: scratch.next_multiple_of(64),
+        outputs: entry.map(outputs).unwrap_or_default(),
+        taps,
+        stream_at: stream.filter(|_| tapped).map(|p| p.at),
+        last_hidden_at: last_hidden.filter(|_| tapped).map(|p| p.at),
+    })
+}
+
+fn outputs(entry: &Func) -> Vec<Output> {
+    entry
+        .results
+        .iter()
+        .filter_map(|(name, v)| {
+            let place = entry.value(*v).place.as_ref()?;
+            let per = match entry.ty(*v).tensor()?.dims.first()? {
+                Dim::Sym(Sym::N) => Per::Token,
+                Dim::Sym(Sym::B) => Per::Sequence,
+                Dim::Sym(Sym::R | Sym::T) | Dim::Fixed(_) => Per::Row,
+            };
+            let (width, stride) = (place.layout.len(), place.stride);
+            Some(Output {
+                name: name.clone(),
+                per,
+                width,
+                offset: place.at,
+                stride,
+            })
+        })
+        .collect()
+}
+
+/// The KV class of a state, `k_width` and `v_width` from the layouts that its keys are appended in.
+fn state_class(module: &Module, id: StateId) -> KvClass {
+    let state = &module.states[id.index()];
+    let mut widths = (state.k_dim, state.v_dim);
+    for func in &module.funcs {
+        for inst in &func.body {
+            if let [Operand::State(s), Operand::Value(k), Operand::Value(v), ..] =
+                inst.operands.as_slice()
+                && *s == id
+            {
+                let width = |v: ValueId| {
+                    let place = func.value(v).place.as_ref();
+                    place.map_or(0, |p| p.layout.width() / state.heads)
+                };
+                widths = (width(*k), width(*v));
+            }
+        }
+    }
+    kv_class(
+        &state.name,
+        state.dtype,
+        state.slots.unwrap_or(1),
+        state.heads,
+        widths,
+        state.window,
+    )
+}
+
+fn kv_class(
+    name: &str,
+    dtype: llmc_ir::DType,
+    slots: u32,
+    kv_heads: u32,
+    (k_width, v_width): (u32, u32),
+    window: Option<u32>,
+) -> KvClass {
+    let tokens = PAGE_TOKENS as u64;
+    let floats = u64::from(kv_heads) * tokens * u64::from(k_width + v_width);
+    KvClass {
+        name: name.to_string(),
+        dtype: dtype.name().to_string(),
+        slots,
+        kv_heads,
+        k_width,
+        v_width,
+        page_bytes: floats * dtype.bytes() as u64,
+        window,
+        scratch: false,
+    }
+}
+
+/// Lowers one function.
+struct Lower<'a> {
+    module: &'a Module,
+    weights: &'a WeightPlan,
+    func: &'a Func,
+    kv: &'a mut Vec<KvClass>,
+    tables: &'a mut Vec<Vec<f32>>,
+    phases: Vec<Phase>,
+    calls: Vec<Call>,
+    workspace: u64,
+    scratch: u64,
+    op: &'static str,
+}
+
+impl<'a> Lower<'a> {
+    fn function(&mut self) -> Result<(), LowerError> {
+        let func = self.func;
+        let mut next = 0;
+        for kernel in &func.kernels {
+            for inst in &func.body[next..next + kernel.len as usize] {
+                self.op = inst.op.name();
+                self.inst(inst)?;
+            }
+            next += kernel.len as usize;
+            self.end_phase(&kernel.name);
+        }
+        Ok(())
+    }
+
+    fn inst(&mut self, inst: &'a Inst) -> Result<(), LowerError> {
+        match &inst.op {
+            Op::Activation(_)
+            | Op::Add(_)
+            | Op::Glu(_)
+            | Op::Mul(_)
+            | Op::Scale(_)
+            | Op::Softcap(_) => self.elementwise(inst),
+            Op::Attention(a) => self.attention(inst, a),
+            Op::Gather(g) => self.gather(inst, g),
+            Op::KvAppend(_) => self.kv_append(inst),
+            Op::L2Normalize(n) => self.l2_normalize(inst, n),
+            Op::LayerNorm(_) | Op::RmsNorm(_) => self.norm(inst),
+            Op::Linear(l) => self.linear(inst, l),
+            Op::Pool(p) => self.pool(inst, p),
+            Op::PositionIds(p) => self.position_ids(inst, p),
+            Op::Repeat(_) => {
+                self.calls.push(Call::Layers);
+                Ok(())
+            }
+            Op::Rope(_) => self.rope(inst),
+            Op::RopeAngles(r) => self.rope_angles(inst, r),
+            Op::Rows(_) => self.rows(inst),
+            // Other names for memory that is already there.
+            Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),
+            Op::AttnBias(_)
+            | Op::AttnMix(_)
+            | Op::AttnScores(_)
+            | Op::KvRead(_)
+            | Op::MaskScores(_)
+            | Op::Softmax(_) => {
+                Err(self.error("decomposed attention is for the evaluator; raise it first"))
+            }
+        }
+    }
+
+    fn error(&self, message: impl Into<String>) -> LowerError {
+        LowerError {
+            func: self.func.name.clone(),
+            op: self.op,
+            message: message.into(),
+        }
+    }
+
+    fn push(&mut self, kernel: Kernel, args: Vec<Arg>) {
+        self.calls.push(Call::Kernel { kernel, args });
+    }
+
+    /// Everything pushed so far ends at a barrier.
+    fn end_phase(&mut self, name: &str) {
+        if !self.calls.is_empty() {
+            let calls = std::mem::take(&mut self.calls);
+            self.phases.push(Phase {
+                name: name.to_string(),
+                calls,
+            });
+        }
+    }
+
+    fn value(&self, inst: &Inst, index: usize) -> Result<ValueId, LowerError> {
+        match inst.operands.get(index) {
+            Some(Operand::Value(v)) => Ok(*v),
+            _ => Err(self.error(format!("operand {index} is no value"))),
+        }
+    }
+
+    fn weight(&self, inst: &Inst, index: usize) -> Result<(WeightId, &'a Stored), LowerError> {
+        match inst.operands.get(index) {
+            Some(Operand::Weight(w)) => Ok((*w, &self.weights.weights[w.index()])),
+            _ => Err(self.error(format!("operand {index} is no weight"))),
+        }
+    }
+
+    fn place(&self, v: ValueId) -> Result<&'a Place, LowerError> {
+        let value = self.func.value(v);
+        value
+            .place
+            .as_ref()
+            .ok_or_else(|| self.error(format!("%{} has no place", value.name)))
+    }
+
+    /// The place of operand `index`.
+    fn operand(&self, inst: &Inst, index: usize) -> Result<&'a Place, LowerError> {
+        self.place(self.value(inst, index)?)
+    }
+
+    /// The place of the only result.
+    fn result(&self, inst: &Inst) -> Result<&'a Place, LowerError> {
+        self.place(inst.results[0])
+    }
+
+    /// How many rows a value has.
+    fn extent(&self, v: ValueId) -> Result<Extent, LowerError> {
+        match self.func.ty(v).tensor().and_then(|t| t.dims.first()) {
+            Some(Dim::Sym(Sym::N)) => Ok(Extent::Tokens),
+            Some(Dim::Sym(Sym::R)) => Ok(Extent::Rows),
+            Some(Dim::Sym(Sym::B)) => Ok(Extent::Sequences),
+            _ => Err(self.error("a value's first extent is not N, R or B")),
+        }
+    }
+
+    /// Upper bound of an extent.
+    fn bound(&self, extent: Extent) -> u64 {
+        u64::from(self.module.bound(match extent {
+            Extent::Tokens => Sym::N,
+            Extent::Rows => Sym::R,
+            Extent::Sequences => Sym::B,
+        }))
+    }
+
+    /// Ids: a parameter of the entry, or a value.
+    fn ids(&self, v: ValueId) -> Result<Arg, LowerError> {
+        if self.func.params.contains(&v) && self.func.name == ENTRY {
+            return Ok(Arg::Batch(match self.func.value(v).name.as_str() {
+                "ids" => BatchField::Ids,
+                "pos" => BatchField::Pos,
+                "types" => BatchField::Types,
+                other => return Err(self.error(format!("%{other} is no input of a step"))),
+            }));
+        }
+        Ok(Arg::Arena(self.place(v)?.at))
+    }
+
+    /// The heads of a value: how many, and the layout of one.
+    fn heads(&self, place: &Place) -> Result<(i64, Vec<u32>), LowerError> {
+        match place.layout.0.as_slice() {
+            [s] => Ok((i64::from(s.count), s.parts.clone())),
+            _ => Err(self.error(format!(
+                "layout {} has no single kind of head",
+                place.layout
+            ))),
+        }
+    }
+}
+
+/// The entry of a weight for the running slot.
+fn weight_arg(stored: &Stored) -> Arg {
+    let slot_stride = if stored.layers.first() == Some(&None) {
+        0
+    } else {
+        stored.slot_stride
+    };
+    Arg::Weight {
+        offset: stored.offset,
+        slot_stride,
+    }
+}
+
+/// Logical lanes of one group of parts: `(start, length)` as stored.
+fn lanes(parts: &[u32]) -> Vec<(i64, i64)> {
+    let mut at = 0;
+    parts
+        .iter()
+        .map(|&p| {
+            let run = (at, i64::from(p));
+            at += i64::from(p.next_multiple_of(LANES as u32));
+            run
+        })
+        .collect()
+}
+
+/// Logical lanes of a row for kernels that mask the last group: the stored width where the row has
+/// padding inside.
+fn row_width(layout: &Layout) -> i64 {
+    match layout.0.as_slice() {
+        [s] if s.count == 1 && s.parts.len() == 1 => i64::from(layout.len()),
+        _ => i64::from(layout.width()),
+    }
+}

@@ -1,0 +1,88 @@
+//! The stored forms of a weight, resolved to element maps.
+
+use llmc_ir::{DType, Layout, ops::RelativeBias};
+
+/// Outputs in one panel of a matrix.
+pub const PANEL: u32 = 64;
+
+/// How one slot of a weight is stored. Maps give, for each stored index, the logical one, or None
+/// for padding (zero).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Form {
+    /// `[rows / 64][cols][64]` in `dtype`; `rows` is a multiple of 64.
+    Panels {
+        dtype: DType,
+        rows: Vec<Option<u32>>,
+        cols: Vec<Option<u32>>,
+    },
+    /// `[count][cols]` in `dtype`.
+    Rows {
+        dtype: DType,
+        count: u32,
+        cols: Vec<Option<u32>>,
+    },
+    /// f32, one after another.
+    Vector { map: Vec<Option<u32>> },
+    /// f32 `[heads][stride]`: the bias of relative position `j − i` stands at `j − i + origin`.
+    Relative {
+        bias: RelativeBias,
+        heads: u32,
+        origin: u32,
+        stride: u32,
+    },
+}
+
+impl Form {
+    /// Bytes of one slot.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Form::Panels { dtype, rows, cols } => {
+                rows.len() as u64 * cols.len() as u64 * dtype.bytes() as u64
+            }
+            Form::Rows { dtype, count, cols } => {
+                u64::from(*count) * cols.len() as u64 * dtype.bytes() as u64
+            }
+            Form::Vector { map } => map.len() as u64 * 4,
+            Form::Relative { heads, stride, .. } => u64::from(*heads) * u64::from(*stride) * 4,
+        }
+    }
+}
+
+/// The outputs of a linear in stored order, padded to whole panels. With `glu`, gate and up
+/// alternate in groups of 16.
+pub fn output_map(rows: &Layout, glu: bool) -> Vec<Option<u32>> {
+    let mut map = rows.stored();
+    if glu {
+        let half = map.len() / 2;
+        let (gate, up) = map.split_at(half);
+        let lanes = llmc_ir::layout::LANES as usize;
+        map = gate
+            .chunks(lanes)
+            .zip(up.chunks(lanes))
+            .flat_map(|(g, u)| g.iter().chain(u).copied())
+            .collect();
+    }
+    map.resize(map.len().next_multiple_of(PANEL as usize), None);
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llmc_ir::Segment;
+
+    #[test]
+    fn glu_alternates_gate_and_up() {
+        let rows = Layout(vec![Segment {
+            count: 2,
+            parts: vec![20],
+        }]);
+        let map = output_map(&rows, true);
+        assert_eq!(map.len(), 64);
+        assert_eq!(
+            (map[0], map[16], map[32], map[36]),
+            (Some(0), Some(20), Some(16), None)
+        );
+        assert_eq!((map[48], map[51], map[52]), (Some(36), Some(39), None));
+    }
+}

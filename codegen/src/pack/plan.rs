@@ -1,0 +1,158 @@
+//! Where every weight lies in the payload's first region.
+
+use llmc_ir::{DType, Module, Op, Operand, Pack, WeightId, ops::RelativeBias};
+
+use super::{
+    PackError,
+    form::{Form, output_map},
+};
+
+/// Alignment of every weight and of every slot.
+const ALIGN: u64 = 64;
+
+/// One weight: its form and its place.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stored {
+    pub form: Form,
+    /// Bytes from the region's start.
+    pub offset: u64,
+    /// Bytes from one slot to the next.
+    pub slot_stride: u64,
+    /// The absolute layer of every slot; one None for weights of the entry.
+    pub layers: Vec<Option<u32>>,
+}
+
+/// All weights of a module, in its order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WeightPlan {
+    pub weights: Vec<Stored>,
+    /// Bytes of the whole region.
+    pub bytes: u64,
+}
+
+impl WeightPlan {
+    /// Plans the weights of a planned module.
+    pub fn new(module: &Module) -> Result<WeightPlan, PackError> {
+        let mut at = 0u64;
+        let mut weights = Vec::with_capacity(module.weights.len());
+        for index in 0..module.weights.len() {
+            let id = WeightId(index as u32);
+            let form = form_of(module, id)?;
+            let layers = layers_of(module, id)?;
+            let slot_stride = form.bytes().next_multiple_of(ALIGN);
+            weights.push(Stored {
+                offset: at,
+                slot_stride,
+                form,
+                layers,
+            });
+            at += slot_stride * weights[index].layers.len() as u64;
+        }
+        Ok(WeightPlan { weights, bytes: at })
+    }
+
+    /// Bytes of each element type, for the report.
+    pub fn bytes_by_type(&self) -> std::collections::BTreeMap<String, u64> {
+        let mut out = std::collections::BTreeMap::new();
+        for w in &self.weights {
+            let dtype = match &w.form {
+                Form::Panels { dtype, .. } | Form::Rows { dtype, .. } => *dtype,
+                Form::Vector { .. } | Form::Relative { .. } => DType::F32,
+            };
+            *out.entry(dtype.name().to_string()).or_insert(0) +=
+                w.slot_stride * w.layers.len() as u64;
+        }
+        out
+    }
+}
+
+/// Which absolute layer each slot of a weight stands for.
+fn layers_of(module: &Module, id: WeightId) -> Result<Vec<Option<u32>>, PackError> {
+    let weight = &module.weights[id.index()];
+    let unplanned = |message| PackError::Unplanned {
+        weight: weight.name.clone(),
+        message,
+    };
+    match weight.slots {
+        None => Ok(vec![None]),
+        Some(slots) => {
+            let class = module
+                .class_of_weight(id)
+                .ok_or(unplanned("is stacked, but no layer uses it"))?;
+            (0..slots)
+                .map(|s| {
+                    module
+                        .layer_of(class, s)
+                        .map(Some)
+                        .ok_or(unplanned("has unused slots"))
+                })
+                .collect()
+        }
+    }
+}
+
+fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
+    let weight = &module.weights[id.index()];
+    let unplanned = |message| PackError::Unplanned {
+        weight: weight.name.clone(),
+        message,
+    };
+    let dims = weight
+        .ty
+        .fixed_dims()
+        .ok_or(unplanned("has no fixed extents"))?;
+    if let Some((bias, heads)) = relative_bias(module, id) {
+        let origin = module.dims.t - 1;
+        let stride = (2 * module.dims.t).next_multiple_of(64) + 64;
+        return Ok(Form::Relative {
+            bias,
+            heads,
+            origin,
+            stride,
+        });
+    }
+    Ok(
+        match weight.pack.as_ref().ok_or(unplanned("has no packing"))? {
+            Pack::Panels { rows, cols, glu } => Form::Panels {
+                dtype: weight.ty.dtype,
+                rows: output_map(rows, *glu),
+                cols: cols.stored(),
+            },
+            Pack::Rows { cols } => Form::Rows {
+                dtype: weight.ty.dtype,
+                count: *dims.first().ok_or(unplanned("is no table"))?,
+                cols: cols.stored(),
+            },
+            Pack::Vector { layout } => Form::Vector {
+                map: output_map(layout, is_glu_bias(module, id)),
+            },
+        },
+    )
+}
+
+/// The attention bias that a weight is the table of, and its heads.
+fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32)> {
+    let inst = user(module, id)?;
+    match &inst.op {
+        Op::Attention(a) => Some((a.bias?, module.weights[id.index()].ty.last()?)),
+        _ => None,
+    }
+}
+
+/// Whether the weight is the bias of a linear with `glu`, so that it is stored as the outputs are.
+fn is_glu_bias(module: &Module, id: WeightId) -> bool {
+    user(module, id).is_some_and(|inst| match &inst.op {
+        Op::Linear(l) => {
+            l.glu.is_some() && l.bias && inst.operands.get(2) == Some(&Operand::Weight(id))
+        }
+        _ => false,
+    })
+}
+
+fn user(module: &Module, id: WeightId) -> Option<&llmc_ir::Inst> {
+    module
+        .funcs
+        .iter()
+        .flat_map(|f| &f.body)
+        .find(|i| i.operands.contains(&Operand::Weight(id)))
+}

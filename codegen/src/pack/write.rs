@@ -1,0 +1,449 @@
+//! Writes the packed weights, in the plan's order, a panel at a time.
+
+use std::io::Write;
+
+use llmc_ir::{
+    DType, Module, Source, TensorSource,
+    ops::RelativeBias,
+    source::{tensor_name, to_f32},
+};
+
+use super::{
+    PackError,
+    form::{Form, PANEL},
+    plan::WeightPlan,
+};
+
+/// Columns that are transposed at a time, so that reads and writes stay in cache.
+const BLOCK: usize = 16;
+
+/// Writes all weights; `progress` is told the bytes written so far.
+pub fn write(
+    module: &Module,
+    plan: &WeightPlan,
+    source: &dyn TensorSource,
+    out: &mut dyn Write,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), PackError> {
+    let mut sink = Sink {
+        out,
+        written: 0,
+        progress,
+    };
+    for (weight, stored) in module.weights.iter().zip(&plan.weights) {
+        for (slot, layer) in stored.layers.iter().enumerate() {
+            sink.zeros(stored.offset + slot as u64 * stored.slot_stride - sink.written)?;
+            let dims = weight.ty.fixed_dims().unwrap_or_default();
+            let tensor = Tensor::open(source, &weight.source, *layer, &dims)?;
+            match &stored.form {
+                Form::Panels { dtype, rows, cols } => {
+                    panels(&mut sink, &tensor, *dtype, rows, cols)?
+                }
+                Form::Rows { dtype, count, cols } => {
+                    let mut row = vec![0u8; cols.len() * dtype.bytes()];
+                    for r in 0..*count {
+                        let from = tensor.row(r, *dtype)?;
+                        scatter(&from, cols, dtype.bytes(), &mut row);
+                        sink.bytes(&row)?;
+                    }
+                }
+                Form::Vector { map } => sink.bytes(&tensor.vector(map)?)?,
+                Form::Relative {
+                    bias,
+                    heads,
+                    origin,
+                    stride,
+                } => {
+                    sink.bytes(&tensor.relative(bias, *heads, *origin, *stride)?)?;
+                }
+            }
+            tensor.release();
+        }
+    }
+    sink.zeros(plan.bytes - sink.written)
+}
+
+/// The output, and how much of it there is.
+struct Sink<'a> {
+    out: &'a mut dyn Write,
+    written: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Sink<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.out.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        (self.progress)(self.written);
+        Ok(())
+    }
+
+    fn zeros(&mut self, mut count: u64) -> Result<(), PackError> {
+        while count > 0 {
+            let some = count.min(4096);
+            self.bytes(&[0u8; 4096][..some as usize])?;
+            count -= some;
+        }
+        Ok(())
+    }
+}
+
+fn panels(
+    sink: &mut Sink<'_>,
+    tensor: &Tensor<'_>,
+    dtype: DType,
+    rows: &[Option<u32>],
+    cols: &[Option<u32>],
+) -> Result<(), PackError> {
+    let (panel, size) = (PANEL as usize, dtype.bytes());
+    let mut out = vec![0u8; cols.len() * panel * size];
+    // One row of the checkpoint in stored order, for each output of the panel.
+    let mut lines = vec![0u8; panel * cols.len() * size];
+    for outputs in rows.chunks(panel) {
+        lines.fill(0);
+        for (line, row) in lines.chunks_exact_mut(cols.len() * size).zip(outputs) {
+            if let Some(row) = row {
+                scatter(&tensor.row(*row, dtype)?, cols, size, line);
+            }
+        }
+        for k0 in (0..cols.len()).step_by(BLOCK) {
+            for r in 0..panel {
+                for k in k0..(k0 + BLOCK).min(cols.len()) {
+                    let (to, from) = ((k * panel + r) * size, (r * cols.len() + k) * size);
+                    out[to..to + size].copy_from_slice(&lines[from..from + size]);
+                }
+            }
+        }
+        sink.bytes(&out)?;
+        tensor.release_rows(outputs);
+    }
+    Ok(())
+}
+
+/// Puts the elements of `from` where `map` says; padding keeps what `to` holds there (zeros).
+fn scatter(from: &[u8], map: &[Option<u32>], size: usize, to: &mut [u8]) {
+    if map.len() * size == from.len() && map.last().is_some_and(Option::is_some) {
+        to.copy_from_slice(from);
+        return;
+    }
+    for (place, logical) in to.chunks_exact_mut(size).zip(map) {
+        if let Some(l) = logical {
+            place.copy_from_slice(&from[*l as usize * size..][..size]);
+        }
+    }
+}
+
+/// The tensors that make up one slot of a weight, as one logical matrix (a vector is one row).
+struct Tensor<'a> {
+    source: &'a dyn TensorSource,
+    parts: Vec<Part>,
+    cols: u32,
+}
+
+struct Part {
+    name: String,
+    dtype: DType,
+    /// Rows of the logical matrix that this part gives, and its own first row.
+    rows: u32,
+    first: u32,
+    transposed: bool,
+    /// Rows of the tensor as stored, for transposed access.
+    stored_cols: u32,
+}
+
+impl<'a> Tensor<'a> {
+    fn open(
+        source: &'a dyn TensorSource,
+        from: &Source,
+        layer: Option<u32>,
+        dims: &[u32],
+    ) -> Result<Self, PackError> {
+        let vector = dims.len() == 1;
+        let cols = if vector {
+            1
+        } else {
+            dims[1..].iter().product()
+        };
+        let mut parts = Vec::new();
+        for p in &from.parts {
+            let name = tensor_name(&p.name, layer).into_owned();
+            let Some(info) = source.info(&name) else {
+                return Err(PackError::Read {
+                    tensor: name,
+                    message: "is not there".into(),
+                });
+            };
+            let mut shape = info.dims.clone();
+            if p.transposed {
+                shape.reverse();
+            }
+            let (all, width) = match shape.as_slice() {
+                [] => (1, 1),
+                [n] => (*n, 1),
+                [n, rest @ ..] => (*n, rest.iter().product()),
+            };
+            let (first, end) = p.rows.unwrap_or((0, all));
+            if width != cols || end > all || first > end {
+                let expected = dims.to_vec();
+                return Err(PackError::Shape {
+                    tensor: name,
+                    found: info.dims,
+                    expected,
+                });
+            }
+            parts.push(Part {
+                name,
+                dtype: info.dtype,
+                rows: end - first,
+                first,
+                transposed: p.transposed,
+                stored_cols: if p.transposed { all } else { width },
+            });
+        }
+        let rows: u32 = parts.iter().map(|p| p.rows).sum();
+        if rows != dims[0] {
+            let tensor = parts.first().map(|p| p.name.clone()).unwrap_or_default();
+            return Err(PackError::Shape {
+                tensor,
+                found: vec![rows, cols],
+                expected: dims.to_vec(),
+            });
+        }
+        Ok(Tensor {
+            source,
+            parts,
+            cols,
+        })
+    }
+
+    /// The part that gives logical row `row`, and the row within the tensor.
+    fn part(&self, mut row: u32) -> (&Part, u32) {
+        for p in &self.parts {
+            if row < p.rows {
+                return (p, p.first + row);
+            }
+            row -= p.rows;
+        }
+        unreachable!("row maps stay within the weight's type")
+    }
+
+    fn read(&self, part: &Part, at: u64, count: u64) -> Result<Vec<u8>, PackError> {
+        let size = part.dtype.bytes() as u64;
+        self.source
+            .read(&part.name, at * size..(at + count) * size)
+            .map(|b| b.into_owned())
+            .map_err(|message| PackError::Read {
+                tensor: part.name.clone(),
+                message,
+            })
+    }
+
+    /// One row as `dtype`.
+    fn row(&self, row: u32, dtype: DType) -> Result<Vec<u8>, PackError> {
+        let (part, r) = self.part(row);
+        let bytes = if part.transposed {
+            let mut column = Vec::with_capacity(self.cols as usize * part.dtype.bytes());
+            for k in 0..u64::from(self.cols) {
+                let at = k * u64::from(part.stored_cols) + u64::from(r);
+                column.extend_from_slice(&self.read(part, at, 1)?);
+            }
+            column
+        } else {
+            self.read(part, u64::from(r) * u64::from(self.cols), self.cols.into())?
+        };
+        Ok(convert(bytes, part.dtype, dtype))
+    }
+
+    /// All elements as f32.
+    fn all(&self) -> Result<Vec<f32>, PackError> {
+        let mut out = Vec::new();
+        for row in 0..self.parts.iter().map(|p| p.rows).sum() {
+            let (part, r) = self.part(row);
+            if self.cols == 1 && !part.transposed {
+                out.extend(to_f32(part.dtype, &self.read(part, r.into(), 1)?));
+            } else {
+                out.extend(to_f32(DType::F32, &self.row(row, DType::F32)?));
+            }
+        }
+        Ok(out)
+    }
+
+    fn vector(&self, map: &[Option<u32>]) -> Result<Vec<u8>, PackError> {
+        let values = self.all()?;
+        Ok(map
+            .iter()
+            .flat_map(|i| i.map_or(0.0, |i| values[i as usize]).to_le_bytes())
+            .collect())
+    }
+
+    fn relative(
+        &self,
+        bias: &RelativeBias,
+        heads: u32,
+        origin: u32,
+        stride: u32,
+    ) -> Result<Vec<u8>, PackError> {
+        let table = self.all()?;
+        let value = |head: u32, i: u32| {
+            let bucket = bias.bucket(i64::from(i) - i64::from(origin));
+            table[(bucket * heads + head) as usize]
+        };
+        Ok((0..heads)
+            .flat_map(|h| (0..stride).flat_map(move |i| value(h, i).to_le_bytes()))
+            .collect())
+    }
+
+    /// The rows of a panel have been read.
+    fn release_rows(&self, rows: &[Option<u32>]) {
+        for row in rows.iter().flatten() {
+            let (part, r) = self.part(*row);
+            if !part.transposed {
+                let bytes = u64::from(self.cols) * part.dtype.bytes() as u64;
+                self.source
+                    .release(&part.name, u64::from(r) * bytes..u64::from(r + 1) * bytes);
+            }
+        }
+    }
+
+    fn release(&self) {
+        for p in &self.parts {
+            let bytes = u64::from(p.first + p.rows)
+                * u64::from(if p.transposed { 1 } else { self.cols })
+                * p.dtype.bytes() as u64;
+            self.source.release(&p.name, 0..bytes);
+        }
+    }
+}
+
+/// Elements of `from` as elements of `to`; to 16 bits by rounding to nearest even.
+fn convert(bytes: Vec<u8>, from: DType, to: DType) -> Vec<u8> {
+    if from == to {
+        return bytes;
+    }
+    let values = to_f32(from, &bytes);
+    match to {
+        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F16 => values
+            .iter()
+            .flat_map(|&v| half::f16::from_f32(v).to_le_bytes())
+            .collect(),
+        DType::BF16 => values
+            .iter()
+            .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
+            .collect(),
+        DType::I32 => unreachable!("weights are floats: the verifier checks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{borrow::Cow, ops::Range};
+
+    use llmc_ir::{
+        Dims, FuncBuilder, Layout, Operand, Pack, Sym, TensorType, Type, Weight, ops::Linear,
+        source::TensorInfo,
+    };
+
+    /// Tensor `name` holds its own element indices.
+    struct Counting(Vec<(&'static str, DType, Vec<u32>)>);
+
+    impl TensorSource for Counting {
+        fn info(&self, name: &str) -> Option<TensorInfo> {
+            let (_, dtype, dims) = self.0.iter().find(|t| t.0 == name)?;
+            Some(TensorInfo {
+                dtype: *dtype,
+                dims: dims.clone(),
+            })
+        }
+
+        fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, String> {
+            let dtype = self.info(name).ok_or("no such tensor")?.dtype;
+            let size = dtype.bytes() as u64;
+            let values = (range.start / size..range.end / size).map(|i| i as f32);
+            Ok(match dtype {
+                DType::BF16 => values
+                    .flat_map(|v| half::bf16::from_f32(v).to_le_bytes())
+                    .collect(),
+                _ => values.flat_map(f32::to_le_bytes).collect(),
+            })
+        }
+
+        fn release(&self, _: &str, _: Range<u64>) {}
+    }
+
+    fn weight(name: &str, dims: &[u32], source: Source, pack: Pack) -> Weight {
+        let ty = TensorType::weight(DType::F32, dims);
+        Weight {
+            name: name.into(),
+            slots: None,
+            ty,
+            source,
+            pack: Some(pack),
+        }
+    }
+
+    #[test]
+    fn panels_hold_rows_across_and_padding_is_zero() {
+        let mut module = Module::new(
+            "m",
+            Dims {
+                n: 4,
+                r: 4,
+                b: 1,
+                t: 8,
+            },
+        );
+        let (rows, cols) = (Layout::plain(70), Layout::heads(2, &[3]));
+        let mut source = Source::tensor("a");
+        source.parts.extend(Source::tensor("b").parts);
+        let w = weight(
+            "w",
+            &[70, 6],
+            source,
+            Pack::Panels {
+                rows: rows.clone(),
+                cols,
+                glu: false,
+            },
+        );
+        let w = module.add_weight(w);
+        let bias = weight(
+            "b",
+            &[70],
+            Source::tensor("bias"),
+            Pack::Vector { layout: rows },
+        );
+        let bias = module.add_weight(bias);
+        let mut f = FuncBuilder::new(&mut module, "forward");
+        let x = f.param("x", Type::f32(&[Sym::N.into(), 6.into()]));
+        let op = Linear {
+            bias: true,
+            ..Linear::default()
+        };
+        let operands: [Operand; 3] = [x.into(), w.into(), bias.into()];
+        let y = f.push1("y", op, &operands).unwrap();
+        f.finish(&[("y", y)]);
+        let plan = WeightPlan::new(&module).unwrap();
+        let source = Counting(vec![
+            ("a", DType::F32, vec![10, 6]),
+            ("b", DType::BF16, vec![60, 6]),
+            ("bias", DType::F32, vec![70]),
+        ]);
+        let mut out = Vec::new();
+        write(&module, &plan, &source, &mut out, &mut |_| ()).unwrap();
+        assert_eq!(out.len() as u64, plan.bytes);
+        let out = to_f32(DType::F32, &out);
+        // Columns 0..3 are stored at 0..3, 3..6 at 16..19; 32 in all. Two panels.
+        let at = |row: usize, k: usize| out[(row / 64) * 32 * 64 + k * 64 + row % 64];
+        assert_eq!((at(0, 1), at(9, 18), at(9, 3)), (1.0, 59.0, 0.0));
+        assert_eq!((at(10, 0), at(11, 2), at(69, 17)), (0.0, 8.0, bf16(358.0)));
+        assert_eq!(at(70, 0), 0.0);
+        let bias = &out[plan.weights[1].offset as usize / 4..];
+        assert_eq!((bias[69], bias[70], bias.len()), (69.0, 0.0, 128));
+    }
+
+    fn bf16(x: f32) -> f32 {
+        half::bf16::from_f32(x).to_f32()
+    }
+}

@@ -1,0 +1,130 @@
+//! The step as plain data.
+
+use llmc_abi::{KvClass, Output, Taps};
+
+use crate::{kernel::KernelBuilder, kernels};
+
+/// A whole step.
+#[derive(Clone, Debug)]
+pub struct StepPlan {
+    /// Layer classes in the module's order, then the entry.
+    pub routines: Vec<Routine>,
+    /// Routine and slot of every layer, in order.
+    pub layers: Vec<(usize, u32)>,
+    pub kv: Vec<KvClass>,
+    /// Constants that kernels read: rotary frequencies.
+    pub tables: Vec<Vec<f32>>,
+    /// Bytes of the arena: the module's, then the kernels' workspace.
+    pub arena_bytes: u64,
+    /// Where the workspace starts.
+    pub workspace_at: u64,
+    /// Bytes of scratch for each thread.
+    pub scratch_bytes: u64,
+    pub outputs: Vec<Output>,
+    pub taps: Taps,
+    /// Where the residual stream is at layer boundaries, and where HF's last hidden state is.
+    pub stream_at: Option<u64>,
+    pub last_hidden_at: Option<u64>,
+}
+
+/// One function of the module.
+#[derive(Clone, Debug)]
+pub struct Routine {
+    pub name: String,
+    pub phases: Vec<Phase>,
+}
+
+/// Calls without a barrier between them; there is one behind them.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    pub name: String,
+    pub calls: Vec<Call>,
+}
+
+/// What a phase does.
+#[derive(Clone, Debug)]
+pub enum Call {
+    Kernel {
+        kernel: Kernel,
+        args: Vec<Arg>,
+    },
+    /// The layers; a phase of its own.
+    Layers,
+}
+
+/// An argument of a kernel, in the order of its signature behind `thread, threads`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// How many rows there are: i64.
+    Rows(Extent),
+    /// Memory at a fixed place of the arena.
+    Arena(u64),
+    /// Memory of the workspace, at an offset.
+    Workspace(u64),
+    /// The weight's entry for the slot of the running layer: its offset and slot stride.
+    Weight {
+        offset: u64,
+        slot_stride: u64,
+    },
+    /// A field of the batch: pointer.
+    Batch(BatchField),
+    /// The pages of a KV class for the slot of the running layer.
+    KvPages(usize),
+    /// The block table of a KV class, and the entries of one of its rows (i64).
+    KvTable(usize),
+    KvTableStride(usize),
+    /// One of the plan's constant tables.
+    Table(usize),
+    /// The thread's scratch.
+    Scratch,
+}
+
+/// A symbolic extent's current value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    Tokens,
+    Rows,
+    Sequences,
+}
+
+/// A pointer of `llmc_abi::Batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchField {
+    Ids,
+    Pos,
+    Types,
+    Seq,
+    QStart,
+    KvLen,
+    Rows,
+}
+
+macro_rules! kernels {
+    ($($name:ident),* $(,)?) => {
+        /// A kernel with its parameters; one variant for each of `kernels/`.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Kernel { $($name(kernels::$name)),* }
+
+        impl Kernel {
+            /// Emits the kernel's function, once for each set of parameters; returns its symbol.
+            pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+                match self { $(Kernel::$name(k) => k.emit(b)),* }
+            }
+        }
+    };
+}
+
+kernels! {
+    Attend,
+    Elementwise,
+    Gather,
+    KvAppend,
+    L2Normalize,
+    Linear,
+    Norm,
+    Pool,
+    PositionIds,
+    Rope,
+    RopeAngles,
+    SelectRows,
+}
