@@ -15,7 +15,11 @@ pub fn llmc() -> PathBuf {
         dir.pop();
     }
     let path = dir.join("llmc");
-    assert!(path.exists(), "{} is missing: `cargo build` makes it", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build` makes it",
+        path.display()
+    );
     path
 }
 
@@ -50,7 +54,13 @@ pub struct Compiled {
 pub fn compile(input: &Path, args: &[&str]) -> Compiled {
     let dir = tempfile::tempdir().unwrap();
     let exe = dir.path().join("model");
-    let mut all = vec!["compile", input.to_str().unwrap(), "-o", exe.to_str().unwrap(), "--quiet"];
+    let mut all = vec![
+        "compile",
+        input.to_str().unwrap(),
+        "-o",
+        exe.to_str().unwrap(),
+        "--quiet",
+    ];
     all.extend(args);
     ok(&llmc(), &all);
     Compiled { dir, exe }

@@ -25,7 +25,10 @@ pub enum Data {
 impl Tensor {
     /// i64 of `shape`.
     pub fn i64(shape: &[usize], data: Vec<i64>) -> Tensor {
-        Tensor { shape: shape.to_vec(), data: Data::I64(data) }
+        Tensor {
+            shape: shape.to_vec(),
+            data: Data::I64(data),
+        }
     }
 
     /// The elements, which must be floats.
@@ -57,14 +60,26 @@ pub fn read(path: &Path) -> Tensors {
         .map(|(name, t)| {
             let data = match t.dtype() {
                 Dtype::F32 => Data::F32(
-                    t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+                    t.data()
+                        .chunks_exact(4)
+                        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                        .collect(),
                 ),
                 Dtype::I64 => Data::I64(
-                    t.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect(),
+                    t.data()
+                        .chunks_exact(8)
+                        .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+                        .collect(),
                 ),
                 other => panic!("{name} is {other:?}"),
             };
-            (name, Tensor { shape: t.shape().to_vec(), data })
+            (
+                name,
+                Tensor {
+                    shape: t.shape().to_vec(),
+                    data,
+                },
+            )
         })
         .collect()
 }
@@ -82,7 +97,10 @@ pub fn write(path: &Path, tensors: &Tensors) {
         })
         .collect();
     let views = bytes.iter().map(|(name, dtype, shape, bytes)| {
-        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), bytes).unwrap(),
+        )
     });
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
@@ -114,7 +132,12 @@ pub fn cases(prefixes: &[&str]) -> Vec<Case> {
             let dir = root().join("models").join(&name);
             let tensors = read(&dir.join("golden.safetensors"));
             let info = serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap());
-            Case { name, dir, tensors, info: info.unwrap() }
+            Case {
+                name,
+                dir,
+                tensors,
+                info: info.unwrap(),
+            }
         })
         .collect()
 }
@@ -125,14 +148,21 @@ impl Case {
         let prefix = format!("in.{scenario}.");
         ["input_ids", "attention_mask", "token_type_ids"]
             .iter()
-            .filter_map(|n| Some((n.to_string(), self.tensors.get(&format!("{prefix}{n}"))?.clone())))
+            .filter_map(|n| {
+                Some((
+                    n.to_string(),
+                    self.tensors.get(&format!("{prefix}{n}"))?.clone(),
+                ))
+            })
             .collect()
     }
 
     /// The expected outputs of a scenario under HF's names.
     pub fn outputs(&self, scenario: &str) -> impl Iterator<Item = (&str, &Tensor)> {
         let prefix = format!("out.{scenario}.");
-        self.tensors.iter().filter_map(move |(n, t)| Some((n.strip_prefix(&prefix)?, t)))
+        self.tensors
+            .iter()
+            .filter_map(move |(n, t)| Some((n.strip_prefix(&prefix)?, t)))
     }
 
     /// A scalar input: `pad_token_id`, `eos_test.eos_token_id`.
@@ -142,7 +172,10 @@ impl Case {
 
     fn tolerance(&self) -> (f32, f32) {
         let t = &self.info["tolerance"]["float_outputs"];
-        (t["atol"].as_f64().unwrap() as f32, t["rtol"].as_f64().unwrap() as f32)
+        (
+            t["atol"].as_f64().unwrap() as f32,
+            t["rtol"].as_f64().unwrap() as f32,
+        )
     }
 
     /// Compares an output with what is expected. Decoders' goldens hold the last positions only;
@@ -168,11 +201,18 @@ impl Case {
             return Err(format!("{what}: shape {fs:?}, expected {es:?}"));
         }
         let width = *es.last().unwrap();
-        let (rows, have) = if es.len() == 3 { (es[1], fs[1]) } else { (1, 1) };
+        let (rows, have) = if es.len() == 3 {
+            (es[1], fs[1])
+        } else {
+            (1, 1)
+        };
         if rows > have {
             return Err(format!("{what}: shape {fs:?}, expected {es:?}"));
         }
-        let first = if self.info["logits_kept"].as_str().is_some_and(|k| k.contains("LAST")) {
+        let first = if self.info["logits_kept"]
+            .as_str()
+            .is_some_and(|k| k.contains("LAST"))
+        {
             have - rows
         } else {
             0

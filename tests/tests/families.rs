@@ -1,0 +1,67 @@
+//! One layer of each family, as the family writes it and as the pipeline leaves it: attention
+//! raised, heads shared, masks carried, norms, residuals, QKV and gate/up fused.
+
+use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
+use llmc_ir::{Module, print::func_text};
+use llmc_passes::{Manager, TileFacts, pipeline};
+use llmc_tests::golden;
+
+/// The layer classes of a module, as text.
+fn layers(module: &Module) -> String {
+    let classes = module
+        .funcs
+        .iter()
+        .filter(|f| f.name != llmc_ir::module::ENTRY);
+    classes
+        .map(|f| func_text(module, f))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn snapshot(case: &str) {
+    let dir = golden::root().join("models").join(case);
+    let input = Input::resolve(dir.to_str().unwrap()).unwrap();
+    let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
+    let mut module = Model::build(&dir, &BuildOptions::default()).unwrap().module;
+    let before = layers(&module);
+    Manager::new().run(&pipeline::fused(), &mut module).unwrap();
+    let fused = layers(&module);
+    Manager::new()
+        .run(&pipeline::planned(TileFacts::default()), &mut module)
+        .unwrap();
+    let planned = layers(&module);
+    insta::assert_snapshot!(
+        case,
+        format!("// model\n{before}\n// fused\n{fused}\n// planned\n{planned}")
+    );
+}
+
+#[test]
+fn bert() {
+    snapshot("bert_base");
+}
+
+#[test]
+fn gemma3() {
+    snapshot("gemma3_text");
+}
+
+#[test]
+fn llama() {
+    snapshot("llama2_gqa");
+}
+
+#[test]
+fn mistral() {
+    snapshot("mistral_swa");
+}
+
+#[test]
+fn mpnet() {
+    snapshot("mpnet_base");
+}
+
+#[test]
+fn qwen2() {
+    snapshot("qwen2");
+}

@@ -1,0 +1,239 @@
+//! Executables against the evaluator over shapes that no golden case has: head sizes that are no
+//! multiples of a vector, odd head counts, prompts longer than a page and than a step, windows,
+//! 16-bit weights, every type of KV cache.
+//!
+//! Each case is a config with random weights; both sides make the same ones from the seed.
+
+use std::path::Path;
+
+use llmc::{CompileOptions, Observer, compile};
+use llmc_ir::{
+    DType,
+    eval::{
+        Evaluator,
+        batch::Batch,
+        infer::{InferOptions, infer},
+    },
+};
+use llmc_tests::{
+    binaries,
+    golden::{self, Tensor, Tensors},
+};
+use serde_json::{Value, json};
+
+/// How far an executable's f32 may be from the evaluator, relative to the largest value of a row.
+const F32: f32 = 2e-5;
+/// The same where keys and values are rounded to 16 bits.
+const F16: f32 = 5e-3;
+const BF16: f32 = 4e-2;
+
+struct Case {
+    name: &'static str,
+    config: Value,
+    prompt: usize,
+    kv: Option<DType>,
+    tolerance: f32,
+}
+
+fn decoder(family: &str, class: &str, more: Value) -> Value {
+    let mut config = json!({
+        "architectures": [class], "model_type": family, "hidden_act": "silu",
+        "hidden_size": 72, "intermediate_size": 100, "num_hidden_layers": 3,
+        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 24,
+        "vocab_size": 131, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "initializer_range": 0.2, "torch_dtype": "float32",
+        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2
+    });
+    merge(&mut config, more);
+    config
+}
+
+fn encoder(family: &str, class: &str, more: Value) -> Value {
+    let mut config = json!({
+        "architectures": [class], "model_type": family, "hidden_act": "gelu",
+        "hidden_size": 120, "intermediate_size": 200, "num_hidden_layers": 2,
+        "num_attention_heads": 5, "vocab_size": 131, "max_position_embeddings": 300,
+        "type_vocab_size": 2, "layer_norm_eps": 1e-12, "initializer_range": 0.2,
+        "torch_dtype": "float32", "pad_token_id": 1, "relative_attention_num_buckets": 32
+    });
+    merge(&mut config, more);
+    config
+}
+
+fn merge(into: &mut Value, more: Value) {
+    for (key, value) in more.as_object().unwrap() {
+        into[key] = value.clone();
+    }
+}
+
+fn case(name: &'static str, config: Value, prompt: usize) -> Case {
+    Case {
+        name,
+        config,
+        prompt,
+        kv: None,
+        tolerance: F32,
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let llama = |more| decoder("llama", "LlamaForCausalLM", more);
+    let heads = |q: u32, kv: u32, dim: u32| json!({"num_attention_heads": q, "num_key_value_heads": kv, "head_dim": dim});
+    let kv = |name, dtype, tolerance| Case {
+        kv: Some(dtype),
+        tolerance,
+        ..case(name, llama(heads(6, 2, 40)), 140)
+    };
+    vec![
+        case("mqa, heads of 24", llama(json!({})), 70),
+        case("gqa, heads of 40", llama(heads(6, 3, 40)), 130),
+        case("mha, heads of 80", llama(heads(5, 5, 80)), 65),
+        case("heads of 6", llama(heads(7, 7, 6)), 64),
+        case("heads of 256", llama(heads(4, 1, 256)), 20),
+        case("longer than a step", llama(heads(2, 1, 16)), 700),
+        case("bf16", llama(json!({"torch_dtype": "bfloat16"})), 33),
+        case(
+            "f16, tied",
+            llama(json!({"torch_dtype": "float16", "tie_word_embeddings": true})),
+            33,
+        ),
+        case(
+            "biases",
+            llama(json!({"attention_bias": true, "mlp_bias": true})),
+            33,
+        ),
+        case("wide", llama(json!({"intermediate_size": 1700})), 20),
+        kv("f16 cache", DType::F16, F16),
+        kv("bf16 cache", DType::BF16, BF16),
+        case(
+            "window over pages",
+            decoder(
+                "mistral",
+                "MistralForCausalLM",
+                json!({"sliding_window": 100}),
+            ),
+            330,
+        ),
+        case(
+            "qkv biases",
+            decoder("qwen2", "Qwen2ForCausalLM", heads(9, 3, 24)),
+            75,
+        ),
+        case(
+            "two kinds of layer",
+            decoder(
+                "gemma3_text",
+                "Gemma3ForCausalLM",
+                json!({
+                    "sliding_window": 70, "sliding_window_pattern": 3, "query_pre_attn_scalar": 40,
+                    "hidden_activation": "gelu_pytorch_tanh", "head_dim": 40,
+                    "rope_local_base_freq": 10000.0, "tie_word_embeddings": true
+                }),
+            ),
+            200,
+        ),
+        case("bert", encoder("bert", "BertModel", json!({})), 130),
+        case("mpnet", encoder("mpnet", "MPNetModel", json!({})), 280),
+    ]
+}
+
+/// Ids in `3..vocabulary`, the same every time.
+fn prompt(len: usize) -> Vec<i64> {
+    (0..len as i64)
+        .map(|i| 3 + (i * i * 7 + i * 13) % 128)
+        .collect()
+}
+
+fn run(case: &Case, level: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.json");
+    std::fs::write(&config, case.config.to_string()).unwrap();
+    let exe = dir.path().join("model");
+    let options = CompileOptions {
+        input: config.to_str().unwrap().into(),
+        output: Some(exe.clone()),
+        random_weights: Some(7),
+        kv: case.kv,
+        ..CompileOptions::default()
+    };
+    let observer: &mut dyn Observer = &mut ();
+    compile(&options, observer).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+
+    let ids = prompt(case.prompt);
+    let (_, model) = llmc::compile::read(&options).unwrap();
+    let mut evaluator = Evaluator::new(&model.module, &model.weights).unwrap();
+    let narrow: Vec<i32> = ids.iter().map(|&i| i as i32).collect();
+    let options = InferOptions {
+        hidden_states: true,
+        ..InferOptions::default()
+    };
+    let expected = infer(&mut evaluator, &Batch::single(&narrow), &options).unwrap();
+
+    let inputs = Tensors::from([(
+        "input_ids".to_string(),
+        Tensor::i64(&[1, ids.len()], ids.clone()),
+    )]);
+    let found = execute(&exe, &inputs, level);
+    let mut problems = Vec::new();
+    for (name, want) in &expected.tensors {
+        let Some(got) = found.get(name) else {
+            problems.push(format!("{} {level}: {name} is missing", case.name));
+            continue;
+        };
+        let width = *want.dims.last().unwrap();
+        for (row, (w, g)) in want
+            .data
+            .chunks(width)
+            .zip(got.floats().chunks(width))
+            .enumerate()
+        {
+            let largest = w.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+            let off = w
+                .iter()
+                .zip(g)
+                .map(|(w, g)| (w - g).abs())
+                .fold(0f32, f32::max);
+            if !(off <= case.tolerance * largest) {
+                problems.push(format!(
+                    "{} {level}: {name} row {row} is off by {off}, of {largest}",
+                    case.name
+                ));
+                break;
+            }
+        }
+    }
+    problems
+}
+
+fn execute(exe: &Path, inputs: &Tensors, level: &str) -> Tensors {
+    let dir = exe.parent().unwrap();
+    let (input, output) = (dir.join("in.st"), dir.join("out.st"));
+    golden::write(&input, inputs);
+    let args = [
+        "infer",
+        input.to_str().unwrap(),
+        output.to_str().unwrap(),
+        "--hidden-states",
+    ];
+    binaries::ok(exe, &[&["--level", level], &args[..]].concat());
+    golden::read(&output)
+}
+
+fn sweep(level: &str) {
+    let problems: Vec<String> = cases().iter().flat_map(|c| run(c, level)).collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn with_avx2() {
+    sweep("x86-64-v3");
+}
+
+#[test]
+fn with_avx512() {
+    if !std::is_x86_feature_detected!("avx512bw") {
+        eprintln!("SKIPPED: this CPU has no AVX-512");
+        return;
+    }
+    sweep("x86-64-v4");
+}
