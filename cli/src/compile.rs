@@ -117,15 +117,19 @@ impl Clock<'_> {
 pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let (target, levels) = levels(options)?;
     let manager = manager(options)?;
-    let mut clock = Clock { observer, times: Vec::new() };
+    let mut clock = Clock {
+        observer,
+        times: Vec::new(),
+    };
     let (dir, mut model) = clock.phase("reading", || read(options))?;
     let dims = model.module.dims;
     let mut module = std::mem::replace(&mut model.module, Module::new("", dims));
     if let Some(dtype) = options.kv {
         module.states.iter_mut().for_each(|s| s.dtype = dtype);
     }
-    let passes =
-        clock.phase("passes", || Ok(manager.run(&pipeline::all(TileFacts::default()), &mut module)?))?;
+    let passes = clock.phase("passes", || {
+        Ok(manager.run(&pipeline::all(TileFacts::default()), &mut module)?)
+    })?;
     let mut outcome = Outcome {
         name: dir.name.clone(),
         family: model.family.to_string(),
@@ -139,7 +143,10 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         outcome.times = clock.times;
         return Ok(outcome);
     }
-    let path = options.output.clone().unwrap_or_else(|| default_output(options.emit, &dir.name));
+    let path = options
+        .output
+        .clone()
+        .unwrap_or_else(|| default_output(options.emit, &dir.name));
     let form = match options.emit {
         Emit::Tir => {
             write_text(&path, module.to_string().as_bytes())?;
@@ -155,8 +162,14 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
     let weights = WeightPlan::new(&module)?;
     let plan = lower(&module, &weights)?;
     // Text and single objects are of one level: the best one that was asked for.
-    let levels = if options.emit == Emit::Exe { &levels[..] } else { &levels[levels.len() - 1..] };
-    let code = clock.phase("codegen", || Ok(step::compile(&plan, target, levels, form)?))?;
+    let levels = if options.emit == Emit::Exe {
+        &levels[..]
+    } else {
+        &levels[levels.len() - 1..]
+    };
+    let code = clock.phase("codegen", || {
+        Ok(step::compile(&plan, target, levels, form)?)
+    })?;
     outcome.weight_bytes = weights.bytes;
     if options.emit != Emit::Exe {
         write_text(&path, &code[0].code)?;
@@ -175,7 +188,9 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         clock.observer.phase("packing");
         let start = Instant::now();
         let observer = &mut *clock.observer;
-        write_executable(&path, &elf, &payload, &mut |done| observer.packed(done, weights.bytes))?;
+        write_executable(&path, &elf, &payload, &mut |done| {
+            observer.packed(done, weights.bytes)
+        })?;
         clock.times.push(("packing", start.elapsed()));
     }
     outcome.output = Some(path);
@@ -186,8 +201,10 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
 /// Reads the model's files and writes its module.
 pub fn read(options: &CompileOptions) -> Result<(ModelDir, Model)> {
     let input = Input::resolve(&options.input)?;
-    let overrides =
-        Overrides { weights: options.weights.clone(), tokenizer: options.tokenizer.clone() };
+    let overrides = Overrides {
+        weights: options.weights.clone(),
+        tokenizer: options.tokenizer.clone(),
+    };
     let dir = ModelDir::open(&input, &overrides)?;
     let build = BuildOptions {
         max_context: options.max_context,
@@ -199,15 +216,24 @@ pub fn read(options: &CompileOptions) -> Result<(ModelDir, Model)> {
 
 fn levels(options: &CompileOptions) -> Result<(&'static Target, Vec<&'static FeatureLevel>)> {
     let triple = options.target.as_deref().unwrap_or(targets::ALL[0].triple);
-    let target = targets::ALL.iter().copied().find(|t| t.triple == triple).ok_or_else(|| {
-        let known: Vec<&str> = targets::ALL.iter().map(|t| t.triple).collect();
-        Error::Usage(format!("--target: found `{triple}`, supported are {}", known.join(", ")))
-    })?;
+    let target = targets::ALL
+        .iter()
+        .copied()
+        .find(|t| t.triple == triple)
+        .ok_or_else(|| {
+            let known: Vec<&str> = targets::ALL.iter().map(|t| t.triple).collect();
+            Error::Usage(format!(
+                "--target: found `{triple}`, supported are {}",
+                known.join(", ")
+            ))
+        })?;
     let all = || target.levels.iter();
     let levels = match options.target_cpu.as_deref() {
         None => all().collect(),
         Some("native") => {
-            let best = all().rev().find(|l| l.requires.iter().all(|f| targets::x86_64::host_has(f)));
+            let best = all()
+                .rev()
+                .find(|l| l.requires.iter().all(|f| targets::x86_64::host_has(f)));
             vec![best.ok_or_else(|| {
                 Error::Usage("--target-cpu native: this CPU is below every known level".into())
             })?]
@@ -248,7 +274,10 @@ fn manager(options: &CompileOptions) -> Result<Manager> {
 
 /// The IR's verifier, as the pass manager takes it.
 pub fn verify(module: &Module) -> Vec<String> {
-    llmc_ir::verify::verify(module).iter().map(ToString::to_string).collect()
+    llmc_ir::verify::verify(module)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 fn default_output(emit: Emit, name: &str) -> PathBuf {

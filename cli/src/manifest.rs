@@ -1,9 +1,7 @@
 //! The manifest of an executable: what the frontend knows about the model and what code generation
 //! made of it, in the runtime's terms.
 
-use llmc_abi::{
-    ABI_VERSION, GenerationDefaults, Kind, LevelInfo, Limits, Manifest, SpecialTokens,
-};
+use llmc_abi::{ABI_VERSION, GenerationDefaults, Kind, LevelInfo, Limits, Manifest, SpecialTokens};
 use llmc_codegen::{
     pack::WeightPlan,
     step::StepPlan,
@@ -71,10 +69,16 @@ pub fn manifest(
             min_p: generation.min_p.map(|v| v as f32),
             repetition_penalty: generation.repetition_penalty.map(|v| v as f32),
         },
-        chat_template: tokenizer.and_then(|t| t.templates.first()).map(|t| t.source.clone()),
+        chat_template: tokenizer
+            .and_then(|t| t.templates.first())
+            .map(|t| t.source.clone()),
         has_tokenizer: tokenizer.is_some(),
         embeds: plan.outputs.iter().any(|o| o.name == "sentence_embedding"),
-        max_input_tokens: dir.sentence.as_ref().and_then(|s| s.max_tokens).unwrap_or(0),
+        max_input_tokens: dir
+            .sentence
+            .as_ref()
+            .and_then(|s| s.max_tokens)
+            .unwrap_or(0),
         special_strings: tokenizer
             .into_iter()
             .flat_map(|t| &t.special)

@@ -12,7 +12,9 @@ pub struct Progress {
 impl Progress {
     /// Shows bars unless `quiet` or standard error is no terminal.
     pub fn new(quiet: bool) -> Progress {
-        Progress { shown: !quiet && std::io::stderr().is_terminal() }
+        Progress {
+            shown: !quiet && std::io::stderr().is_terminal(),
+        }
     }
 
     /// A bar over `bytes`.

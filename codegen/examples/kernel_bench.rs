@@ -243,7 +243,6 @@ impl Bench {
         for threads in [1u64, 2] {
             let steps = 200_000u64;
             let seconds = time(threads, 10, |t, _| {
-                let outs = outs;
                 // SAFETY: the buffers above.
                 unsafe { peak(steps, outs[t as usize].0) };
             });

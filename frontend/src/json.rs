@@ -60,7 +60,7 @@ impl Limits {
     /// Tokenizers: a vocabulary of 2^18 with its merges is 33 MB and two million values.
     pub const TOKENIZER: Self = Self {
         bytes: 256 << 20,
-        values: 16 << 20,
+        values: 8 << 20,
     };
 }
 

@@ -1,7 +1,7 @@
 //! Rotary position schemes: the inverse frequencies and the factor on cos and sin.
 //!
-//! Formulas: HF `modeling_rope_utils` (linear, llama3, yarn); computed in f64, rounded to f32 once
-//! for each step that HF rounds.
+//! Formulas: HF `modeling_rope_utils` (linear, llama3, yarn); computed in f32 wherever HF
+//! computes in f32.
 
 use crate::attr::{AttrReader, AttrValue, Attrs, short};
 
@@ -34,35 +34,31 @@ pub enum RopeScaling {
 /// Inverse frequencies `[dim / 2]` for rotary positions over `dim` elements of a head.
 pub fn inv_freq(theta: f64, dim: u32, scaling: &RopeScaling) -> Vec<f32> {
     let half = dim / 2;
-    let base = |i: u32| 1.0 / theta.powf(f64::from(2 * i) / f64::from(dim));
+    // f32 at every step that HF takes in f32: at long positions the difference shows.
+    let period = |i: u32| theta.powf(f64::from((2 * i) as f32 / dim as f32)) as f32;
     (0..half)
         .map(|i| {
-            let f = base(i);
+            let f = 1.0 / period(i);
             match *scaling {
-                RopeScaling::Default => f as f32,
-                RopeScaling::Linear { factor } => (f / f64::from(factor)) as f32,
+                RopeScaling::Default => f,
+                RopeScaling::Linear { factor } => f / factor,
                 RopeScaling::Llama3 {
                     factor,
                     low_freq_factor,
                     high_freq_factor,
                     original_context,
                 } => {
-                    let (factor, low, high) = (
-                        f64::from(factor),
-                        f64::from(low_freq_factor),
-                        f64::from(high_freq_factor),
-                    );
-                    let context = f64::from(original_context);
-                    let wavelength = 2.0 * std::f64::consts::PI / f;
-                    let scaled = if wavelength < context / high {
+                    let context = original_context as f32;
+                    let wavelength = 2.0 * std::f32::consts::PI / f;
+                    if wavelength < context / high_freq_factor {
                         f
-                    } else if wavelength > context / low {
+                    } else if wavelength > context / low_freq_factor {
                         f / factor
                     } else {
-                        let smooth = (context / wavelength - low) / (high - low);
+                        let smooth = (context / wavelength - low_freq_factor)
+                            / (high_freq_factor - low_freq_factor);
                         (1.0 - smooth) * f / factor + smooth * f
-                    };
-                    scaled as f32
+                    }
                 }
                 RopeScaling::Yarn {
                     factor,
@@ -74,8 +70,8 @@ pub fn inv_freq(theta: f64, dim: u32, scaling: &RopeScaling) -> Vec<f32> {
                 } => {
                     let (low, high) =
                         yarn_range(theta, dim, beta_fast, beta_slow, original_context, truncate);
-                    let ramp = ((f64::from(i) - low) / (high - low)).clamp(0.0, 1.0);
-                    (f / f64::from(factor) * ramp + f * (1.0 - ramp)) as f32
+                    let ramp = ((f64::from(i) - low) / (high - low)).clamp(0.0, 1.0) as f32;
+                    1.0 / (factor * period(i)) * ramp + f * (1.0 - ramp)
                 }
             }
         })

@@ -38,7 +38,10 @@ pub fn run(args: &Compile) -> Result<()> {
         print_after_all: args.passes.print_after_all,
         stop_after: args.passes.stop_after.clone(),
     };
-    let mut bars = Bars { progress: Progress::new(args.quiet), bar: None };
+    let mut bars = Bars {
+        progress: Progress::new(args.quiet),
+        bar: None,
+    };
     let outcome = compile(&options, &mut bars)?;
     bars.end();
     for dump in &outcome.passes.dumps {
@@ -54,7 +57,10 @@ pub fn run(args: &Compile) -> Result<()> {
         }
     }
     if args.verbose && !outcome.unused.is_empty() {
-        eprintln!("tensors that the model does not use: {}", outcome.unused.join(", "));
+        eprintln!(
+            "tensors that the model does not use: {}",
+            outcome.unused.join(", ")
+        );
     }
     if let (Some(path), false) = (&outcome.output, args.quiet) {
         eprintln!(

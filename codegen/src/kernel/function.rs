@@ -159,7 +159,10 @@ impl KernelBuilder<'_> {
             &[],
             &[
                 ("sym_name", Attr::Str(name)),
-                ("function_type", Attr::Text("!llvm.func<void (ptr, i64, i64)>")),
+                (
+                    "function_type",
+                    Attr::Text("!llvm.func<void (ptr, i64, i64)>"),
+                ),
                 ("linkage", Attr::Text("#llvm.linkage<external>")),
             ],
             vec![empty],

@@ -61,7 +61,10 @@ pub fn compile(
             let mut b = KernelBuilder::new(&session, level);
             program(&mut b, levels);
             let code = Object::emit(&b.finish()?, target, level)?.bytes;
-            all.push(Compiled { level: "program", code });
+            all.push(Compiled {
+                level: "program",
+                code,
+            });
         }
         Ok(all)
     })
