@@ -122,6 +122,13 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         times: Vec::new(),
     };
     let (dir, mut model) = clock.phase("reading", || read(options))?;
+    let path = options
+        .output
+        .clone()
+        .unwrap_or_else(|| default_output(options.emit, &dir.name));
+    if options.stop_after.is_none() {
+        Output::check(&path).map_err(|e| Error::io("write", &path, e))?;
+    }
     let dims = model.module.dims;
     let mut module = std::mem::replace(&mut model.module, Module::new("", dims));
     if let Some(dtype) = options.kv {
@@ -143,10 +150,6 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         outcome.times = clock.times;
         return Ok(outcome);
     }
-    let path = options
-        .output
-        .clone()
-        .unwrap_or_else(|| default_output(options.emit, &dir.name));
     let form = match options.emit {
         Emit::Tir => {
             write_text(&path, module.to_string().as_bytes())?;

@@ -19,6 +19,23 @@ pub enum Output {
 }
 
 impl Output {
+    /// Checks that the output can be created, before any work is done for it.
+    pub fn check(path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "it is a directory",
+            ));
+        }
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        if !std::fs::metadata(parent)?.is_dir() {
+            let what = format!("`{}` is no directory", parent.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, what));
+        }
+        Ok(())
+    }
+
     /// Opens the output for writing.
     pub fn create(path: &Path) -> io::Result<Output> {
         let special = std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir());
@@ -26,12 +43,7 @@ impl Output {
             let file = File::options().write(true).open(path)?;
             return Ok(Output::Direct(BufWriter::with_capacity(1 << 20, file)));
         }
-        if path.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::IsADirectory,
-                "it is a directory",
-            ));
-        }
+        Output::check(path)?;
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         let file = NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
         let file = BufWriter::with_capacity(1 << 20, file);

@@ -1,6 +1,6 @@
 //! Writes the packed weights, in the plan's order, a panel at a time.
 
-use std::io::Write;
+use std::{io::Write, ops::Range};
 
 use llmc_ir::{
     DType, Module, Source, TensorSource,
@@ -16,6 +16,8 @@ use super::{
 
 /// Columns that are transposed at a time, so that reads and writes stay in cache.
 const BLOCK: usize = 16;
+/// Columns of a panel that are held at a time: bounds memory for very long rows.
+const CHUNK: usize = 1 << 15;
 
 /// Writes all weights; `progress` is told the bytes written so far.
 pub fn write(
@@ -42,8 +44,8 @@ pub fn write(
                 Form::Rows { dtype, count, cols } => {
                     let mut row = vec![0u8; cols.len() * dtype.bytes()];
                     for r in 0..*count {
-                        let from = tensor.row(r, *dtype)?;
-                        scatter(&from, cols, dtype.bytes(), &mut row);
+                        let from = tensor.row(r, 0..tensor.cols, *dtype)?;
+                        scatter(&from, cols, 0, dtype.bytes(), &mut row);
                         sink.bytes(&row)?;
                     }
                 }
@@ -96,39 +98,49 @@ fn panels(
     cols: &[Option<u32>],
 ) -> Result<(), PackError> {
     let (panel, size) = (PANEL as usize, dtype.bytes());
-    let mut out = vec![0u8; cols.len() * panel * size];
-    // One row of the checkpoint in stored order, for each output of the panel.
-    let mut lines = vec![0u8; panel * cols.len() * size];
     for outputs in rows.chunks(panel) {
-        lines.fill(0);
-        for (line, row) in lines.chunks_exact_mut(cols.len() * size).zip(outputs) {
-            if let Some(row) = row {
-                scatter(&tensor.row(*row, dtype)?, cols, size, line);
-            }
-        }
-        for k0 in (0..cols.len()).step_by(BLOCK) {
-            for r in 0..panel {
-                for k in k0..(k0 + BLOCK).min(cols.len()) {
-                    let (to, from) = ((k * panel + r) * size, (r * cols.len() + k) * size);
-                    out[to..to + size].copy_from_slice(&lines[from..from + size]);
+        for cols in cols.chunks(CHUNK) {
+            let mut out = vec![0u8; cols.len() * panel * size];
+            // A piece of one row of the checkpoint in stored order, for each output of the panel.
+            let mut lines = vec![0u8; panel * cols.len() * size];
+            let first = cols.iter().flatten().min().copied().unwrap_or(0);
+            let end = cols.iter().flatten().max().map_or(0, |c| c + 1);
+            for (line, row) in lines.chunks_exact_mut(cols.len() * size).zip(outputs) {
+                if let Some(row) = row {
+                    scatter(
+                        &tensor.row(*row, first..end, dtype)?,
+                        cols,
+                        first,
+                        size,
+                        line,
+                    );
                 }
             }
+            for k0 in (0..cols.len()).step_by(BLOCK) {
+                for r in 0..panel {
+                    for k in k0..(k0 + BLOCK).min(cols.len()) {
+                        let (to, from) = ((k * panel + r) * size, (r * cols.len() + k) * size);
+                        out[to..to + size].copy_from_slice(&lines[from..from + size]);
+                    }
+                }
+            }
+            sink.bytes(&out)?;
         }
-        sink.bytes(&out)?;
         tensor.release_rows(outputs);
     }
     Ok(())
 }
 
-/// Puts the elements of `from` where `map` says; padding keeps what `to` holds there (zeros).
-fn scatter(from: &[u8], map: &[Option<u32>], size: usize, to: &mut [u8]) {
+/// Puts the elements of `from`, the first of which is logical element `first`, where `map` says;
+/// padding keeps what `to` holds there (zeros).
+fn scatter(from: &[u8], map: &[Option<u32>], first: u32, size: usize, to: &mut [u8]) {
     if map.len() * size == from.len() && map.last().is_some_and(Option::is_some) {
         to.copy_from_slice(from);
         return;
     }
     for (place, logical) in to.chunks_exact_mut(size).zip(map) {
         if let Some(l) = logical {
-            place.copy_from_slice(&from[*l as usize * size..][..size]);
+            place.copy_from_slice(&from[(l - first) as usize * size..][..size]);
         }
     }
 }
@@ -238,18 +250,19 @@ impl<'a> Tensor<'a> {
             })
     }
 
-    /// One row as `dtype`.
-    fn row(&self, row: u32, dtype: DType) -> Result<Vec<u8>, PackError> {
+    /// Columns `cols` of one row as `dtype`.
+    fn row(&self, row: u32, cols: Range<u32>, dtype: DType) -> Result<Vec<u8>, PackError> {
         let (part, r) = self.part(row);
         let bytes = if part.transposed {
-            let mut column = Vec::with_capacity(self.cols as usize * part.dtype.bytes());
-            for k in 0..u64::from(self.cols) {
-                let at = k * u64::from(part.stored_cols) + u64::from(r);
+            let mut column = Vec::with_capacity(cols.len() * part.dtype.bytes());
+            for k in cols {
+                let at = u64::from(k) * u64::from(part.stored_cols) + u64::from(r);
                 column.extend_from_slice(&self.read(part, at, 1)?);
             }
             column
         } else {
-            self.read(part, u64::from(r) * u64::from(self.cols), self.cols.into())?
+            let at = u64::from(r) * u64::from(self.cols) + u64::from(cols.start);
+            self.read(part, at, cols.len() as u64)?
         };
         Ok(convert(bytes, part.dtype, dtype))
     }
@@ -262,7 +275,10 @@ impl<'a> Tensor<'a> {
             if self.cols == 1 && !part.transposed {
                 out.extend(to_f32(part.dtype, &self.read(part, r.into(), 1)?));
             } else {
-                out.extend(to_f32(DType::F32, &self.row(row, DType::F32)?));
+                out.extend(to_f32(
+                    DType::F32,
+                    &self.row(row, 0..self.cols, DType::F32)?,
+                ));
             }
         }
         Ok(out)
@@ -293,15 +309,29 @@ impl<'a> Tensor<'a> {
             .collect())
     }
 
-    /// The rows of a panel have been read.
+    /// The rows of a panel have been read: where they follow one another, their pages go at once.
     fn release_rows(&self, rows: &[Option<u32>]) {
+        let mut run: Option<(&Part, Range<u64>)> = None;
         for row in rows.iter().flatten() {
             let (part, r) = self.part(*row);
-            if !part.transposed {
-                let bytes = u64::from(self.cols) * part.dtype.bytes() as u64;
-                self.source
-                    .release(&part.name, u64::from(r) * bytes..u64::from(r + 1) * bytes);
+            if part.transposed {
+                continue;
             }
+            let bytes = u64::from(self.cols) * part.dtype.bytes() as u64;
+            let range = u64::from(r) * bytes..u64::from(r + 1) * bytes;
+            match &mut run {
+                Some((p, open)) if std::ptr::eq(*p, part) && open.end == range.start => {
+                    open.end = range.end;
+                }
+                _ => {
+                    if let Some((p, done)) = run.replace((part, range)) {
+                        self.source.release(&p.name, done);
+                    }
+                }
+            }
+        }
+        if let Some((p, done)) = run {
+            self.source.release(&p.name, done);
         }
     }
 
@@ -338,7 +368,7 @@ fn convert(bytes: Vec<u8>, from: DType, to: DType) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{borrow::Cow, ops::Range};
+    use std::borrow::Cow;
 
     use llmc_ir::{
         Dims, FuncBuilder, Layout, Operand, Pack, Sym, TensorType, Type, Weight, ops::Linear,
