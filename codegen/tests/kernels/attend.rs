@@ -1,11 +1,11 @@
 //! `kv_append` and `attend` together, against attention in f64 over the whole sequence.
 
-use crate::buffer::{Buffer, Random, assert_close, pad, rounded};
+use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad, rounded};
 use crate::harness::{Loaded, load_all, same_bits};
 use llmc_codegen::kernel::Elem;
 use llmc_codegen::kernels::{Attend, KvAppend, KvLayout, Mask, RelativeBias};
 
-type AppendFn = unsafe extern "C" fn(
+pub type AppendFn = unsafe extern "C" fn(
     u64,
     u64,
     u64,
@@ -45,6 +45,8 @@ struct Case {
 /// Pages per sequence, and sequences, of the test's cache.
 const PAGES: usize = 8;
 const SEQUENCES: usize = 3;
+/// A page that is not mapped: far outside of memory that exists.
+const NO_PAGE: i32 = i32::MIN;
 
 fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: Elem) -> Case {
     let kv = KvLayout {
@@ -84,6 +86,7 @@ struct World<'a> {
     v: Vec<Vec<f32>>,
     bias: Vec<f32>,
     sinks: Vec<f32>,
+    stale: Buffer,
 }
 
 /// New tokens of a sequence in a step: sequence, first position, count.
@@ -117,6 +120,8 @@ impl World<'_> {
         let stride = a.bias.map_or(1, |b| b.stride as usize);
         let bias = (0..all * stride).map(|_| random.unit()).collect();
         let sinks = (0..all).map(|_| random.unit()).collect();
+        let mut stale = Buffer::bytes(a.kv.page_bytes() as usize * PAGES * SEQUENCES);
+        stale.fill_stale(a.kv.elem, &mut random);
         World {
             c,
             q,
@@ -124,25 +129,13 @@ impl World<'_> {
             v,
             bias,
             sinks,
+            stale,
         }
     }
 
     /// A cache full of stale numbers.
     fn cache(&self) -> Buffer {
-        let bytes = self.c.attend.kv.page_bytes() as usize * PAGES * SEQUENCES;
-        let mut cache = Buffer::bytes(bytes);
-        let mut random = Random::new(5);
-        match self.c.attend.kv.elem {
-            Elem::F32 => cache
-                .f32_mut()
-                .iter_mut()
-                .for_each(|x| *x = random.unit() * 1e4),
-            _ => cache
-                .u16_mut()
-                .iter_mut()
-                .for_each(|x| *x = (random.next() as u16) & 0xbbff),
-        }
-        cache
+        self.stale.clone()
     }
 
     /// Appends and attends one step; returns the rows of `out`.
@@ -164,8 +157,10 @@ impl World<'_> {
             starts.push(pos.len() as i32);
             lens.push((from + count) as i32);
             // Pages of the sequences lie mixed, in falling order.
-            table.extend((0..PAGES).map(|p| ((PAGES - 1 - p) * SEQUENCES + s) as i32));
-            table.extend([-1, -1]);
+            table.extend((0..stride).map(|p| match p {
+                p if p * 64 < from + count => ((PAGES - 1 - p) * SEQUENCES + s) as i32,
+                _ => NO_PAGE,
+            }));
         }
         let n = pos.len();
         let [mut q, mut k, mut v] = [q, k, v].map(|x| Buffer::from_f32(&x));
@@ -173,6 +168,7 @@ impl World<'_> {
             [pos, seq, starts, lens, table].map(|x| Buffer::from_i32(&x));
         let [mut bias, mut sinks] = [&self.bias, &self.sinks].map(|x| Buffer::from_f32(x));
         let mut out = Buffer::floats(n * a.out_stride as usize);
+        out.f32_mut().fill(f32::NAN);
         // SAFETY: the documented signatures and sizes.
         unsafe {
             let f: AppendFn = lib.get(&append.symbol());
@@ -192,8 +188,7 @@ impl World<'_> {
                 );
             }
             for t in 0..threads {
-                let mut scratch = Buffer::bytes(a.scratch_bytes() as usize);
-                scratch.f32_mut().fill(f32::NAN);
+                let mut scratch = Buffer::scratch(a.scratch_bytes());
                 g(
                     t,
                     threads,
@@ -210,8 +205,14 @@ impl World<'_> {
                     out.ptr(),
                     scratch.ptr(),
                 );
+                scratch.assert_within(a.scratch_bytes());
             }
         }
+        let behind = &out.f32()[n * a.out_stride as usize..];
+        assert!(
+            behind.iter().all(|v| v.is_nan()),
+            "nothing is written behind out"
+        );
         out.f32()[..n * a.out_stride as usize].to_vec()
     }
 
@@ -280,7 +281,8 @@ fn compare(world: &World<'_>, parts: &[Part], found: &[f32]) {
 }
 
 /// A prefill of three sequences at once, against the reference; then, for causal masks, each
-/// sequence alone, in pieces, and its tail token by token, all bitwise the same.
+/// sequence alone, in pieces, and its tail token by token, and all of them in steps that mix
+/// prefill and decode: bitwise the same.
 fn check(c: &Case, length: usize) {
     let loaded = load_all(|b| {
         c.append.emit(b);
@@ -300,7 +302,7 @@ fn check(c: &Case, length: usize) {
         let expected = &all[first * stride..(first + length) * stride];
         first += length;
         let alone = world.step(lib, 2, &mut world.cache(), &[(s, 0, length)]);
-        assert_eq!(alone, expected, "a sequence alone");
+        assert_bits(&alone, expected, "a sequence alone");
         if c.attend.mask == Mask::Bidirectional {
             continue;
         }
@@ -317,16 +319,55 @@ fn check(c: &Case, length: usize) {
         for i in head..length {
             pieces.extend(world.step(lib, 1, &mut cache, &[(s, i, 1)]));
         }
-        assert_eq!(pieces, expected, "a sequence in pieces");
+        assert_bits(&pieces, expected, "a sequence in pieces");
+    }
+    if c.attend.mask != Mask::Bidirectional && length > 1 {
+        mixed_steps(&world, lib, lengths, &all);
+    }
+}
+
+/// The first sequence but for its last token; then that token, the whole third sequence and the
+/// second one in two parts, in another order than they lie in the cache.
+fn mixed_steps(world: &World<'_>, lib: &Loaded, lengths: [usize; SEQUENCES], all: &[f32]) {
+    let stride = world.c.attend.out_stride as usize;
+    let starts = [0, lengths[0], lengths[0] + lengths[1]];
+    let half = lengths[1] / 2;
+    let steps: [&[Part]; 2] = [
+        &[(1, 0, half), (0, 0, lengths[0] - 1)],
+        &[
+            (2, 0, lengths[2]),
+            (0, lengths[0] - 1, 1),
+            (1, half, lengths[1] - half),
+        ],
+    ];
+    let mut cache = world.cache();
+    for parts in steps {
+        let found = world.step(lib, 2, &mut cache, parts);
+        let mut rows = found.as_slice();
+        for (s, from, count) in parts {
+            let (part, rest) = rows.split_at(count * stride);
+            let first = (starts[*s] + from) * stride;
+            assert_bits(part, &all[first..first + count * stride], "a mixed step");
+            rows = rest;
+        }
     }
 }
 
 #[test]
 fn head_widths() {
-    for width in [6, 16, 24, 40, 64, 72, 80, 96, 128, 256] {
+    for width in [6, 24, 40, 64, 72, 80, 128, 256] {
         check(&case(width, width, 2, 1, Elem::F32), 70);
     }
     check(&case(40, 24, 1, 2, Elem::F32), 70);
+    for (width, elem) in [
+        (6, Elem::F16),
+        (40, Elem::BF16),
+        (80, Elem::F16),
+        (256, Elem::BF16),
+    ] {
+        check(&case(width, width, 1, 3, elem), 70);
+    }
+    check(&case(24, 72, 2, 1, Elem::F16), 70);
 }
 
 #[test]
@@ -343,6 +384,8 @@ fn groups_and_types() {
         for (heads, group) in [(1, 4), (2, 7), (3, 2)] {
             check(&case(32, 32, heads, group, elem), 100);
         }
+        // A token's rows fill more than one unit.
+        check(&case(24, 24, 1, 32, elem), 66);
     }
 }
 
@@ -354,6 +397,13 @@ fn masks() {
             window: Some(window),
         };
         check(&c, 200);
+    }
+    for elem in [Elem::F16, Elem::BF16] {
+        let mut c = case(40, 40, 1, 4, elem);
+        c.attend.mask = Mask::Causal { window: Some(70) };
+        check(&c, 200);
+        c.attend.mask = Mask::Bidirectional;
+        check(&c, 130);
     }
     c.attend.mask = Mask::Bidirectional;
     for length in [1, 63, 64, 130] {
@@ -373,6 +423,11 @@ fn score_options() {
         zero: 100,
     });
     check(&c, 100);
+    let mut windowed = case(24, 24, 1, 3, Elem::BF16);
+    windowed.attend.mask = Mask::Causal { window: Some(30) };
+    windowed.attend.bias = c.attend.bias;
+    windowed.attend.softcap = Some(5.0);
+    check(&windowed, 100);
     c.attend.mask = Mask::Bidirectional;
     check(&c, 100);
 }

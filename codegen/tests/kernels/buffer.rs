@@ -67,6 +67,11 @@ impl Buffer {
         }
     }
 
+    pub fn u16(&self) -> &[u16] {
+        // SAFETY: the lines are initialised and more aligned than u16.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 32) }
+    }
+
     pub fn u16_mut(&mut self) -> &mut [u16] {
         // SAFETY: as above.
         unsafe {
@@ -76,6 +81,44 @@ impl Buffer {
 
     pub fn ptr(&mut self) -> *mut u8 {
         self.lines.as_mut_ptr().cast()
+    }
+
+    /// Scratch memory: NaN throughout, and behind `len` too.
+    pub fn scratch(len: i64) -> Buffer {
+        let mut b = Buffer::bytes(len as usize);
+        b.f32_mut().fill(f32::NAN);
+        b
+    }
+
+    /// Nothing was written behind the `len` bytes of [`Buffer::scratch`].
+    #[track_caller]
+    pub fn assert_within(&self, len: i64) {
+        let behind = &self.f32()[(len as usize).div_ceil(4)..];
+        assert!(
+            behind.iter().all(|v| v.is_nan()),
+            "scratch is written behind its {len} bytes"
+        );
+    }
+
+    /// Fills the whole buffer with finite numbers of any size, as a recycled page may hold them.
+    pub fn fill_stale(&mut self, elem: Elem, random: &mut Random) {
+        let most = match elem {
+            Elem::F32 => {
+                for v in self.f32_mut() {
+                    let bits = (random.next() << 16 ^ random.next()) as u32;
+                    let stale = f32::from_bits(bits);
+                    *v = if stale.is_finite() { stale } else { f32::MAX };
+                }
+                return;
+            }
+            Elem::F16 => f16::MAX.to_bits(),
+            _ => bf16::MAX.to_bits(),
+        };
+        for v in self.u16_mut() {
+            let bits = random.next() as u16;
+            let (sign, size) = (bits & 0x8000, bits & 0x7fff);
+            *v = sign | size.min(most);
+        }
     }
 
     pub fn bits(&self) -> Vec<u32> {
@@ -125,6 +168,18 @@ impl Random {
 
 pub fn pad(v: usize, to: usize) -> usize {
     v.div_ceil(to) * to
+}
+
+/// The same floats to the bit; -0 and 0 differ.
+#[track_caller]
+pub fn assert_bits(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: another length");
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            a.to_bits() == b.to_bits(),
+            "{what}: float {i} is {a:e}, not {b:e}"
+        );
+    }
 }
 
 #[track_caller]

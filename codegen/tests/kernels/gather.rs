@@ -1,4 +1,4 @@
-use crate::buffer::{Buffer, Random, assert_close, pad, rounded};
+use crate::buffer::{Buffer, Random, pad, rounded};
 use crate::harness::{load_all, same_bits};
 use llmc_codegen::kernel::Elem;
 use llmc_codegen::kernels::{Gather, TableLayout};
@@ -59,12 +59,15 @@ fn check(gather: &Gather, width: usize) {
         });
         for (row, id) in ids.iter().enumerate() {
             for lane in 0..physical {
-                let mut v = f64::from(rounded(table[*id as usize * physical + lane], gather.elem));
-                v *= f64::from(gather.scale.unwrap_or(1.0));
+                let mut v = rounded(table[*id as usize * physical + lane], gather.elem);
+                v *= gather.scale.unwrap_or(1.0);
                 if gather.accumulate {
-                    v += f64::from(old[row * ys + lane]);
+                    v += old[row * ys + lane];
                 }
-                assert_close(y[row * ys + lane], v, 1e-6, &gather.symbol());
+                assert_eq!(y[row * ys + lane], v, "{}", gather.symbol());
+            }
+            for lane in physical..ys {
+                assert_eq!(y[row * ys + lane], old[row * ys + lane], "behind a row");
             }
         }
     }
@@ -79,7 +82,7 @@ fn rows_and_panels() {
                     elem,
                     layout,
                     width: 48,
-                    y_stride: 48,
+                    y_stride: if accumulate { 80 } else { 48 },
                     scale,
                     accumulate,
                 };

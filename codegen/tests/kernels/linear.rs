@@ -1,4 +1,6 @@
-use crate::buffer::{Buffer, Random, assert_close, pad, rounded};
+//! Every sum is one chain of f32 multiply-adds over k: with plain epilogues the bits are known.
+
+use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad, rounded};
 use crate::harness::{Loaded, load_all, same_bits};
 use llmc_codegen::kernel::Elem;
 use llmc_codegen::kernels::{Activation, Linear};
@@ -15,7 +17,10 @@ type LinearFn = unsafe extern "C" fn(
     *mut u8,
 );
 
-const ROWS: [usize; 9] = [1, 2, 5, 6, 7, 16, 48, 50, 130];
+/// Stands where nothing may be written.
+const SENTINEL: f32 = 12345.5;
+
+const ROWS: [usize; 11] = [1, 2, 5, 6, 7, 12, 13, 16, 48, 50, 130];
 
 pub fn activation(f: Activation, x: f64) -> f64 {
     match f {
@@ -50,6 +55,8 @@ struct Case {
     k: usize,
     width: usize,
     linear: Linear,
+    /// The most rows of a call.
+    most: usize,
 }
 
 fn case(k: usize, width: usize, elem: Elem, f: Activation, glu: bool) -> Case {
@@ -57,12 +64,13 @@ fn case(k: usize, width: usize, elem: Elem, f: Activation, glu: bool) -> Case {
     Case {
         k,
         width,
+        most: ROWS[ROWS.len() - 1],
         linear: Linear {
             k: pad(k, 16) as i64,
             m: pad(rows, 64) as i64,
             width: width as i64,
             x_stride: pad(k, 16) as i64 + 16,
-            y_stride: pad(width, 16) as i64,
+            y_stride: pad(width, 16) as i64 + 16,
             elem,
             bias: true,
             activation: f,
@@ -115,59 +123,85 @@ fn check(c: &Case) {
     }
     let mut packed = Buffer::from_elems(&pack(&w, m, k), l.elem);
     let mut bias_buffer = Buffer::from_f32(&bias);
-    let most = ROWS[ROWS.len() - 1];
-    let x = random.rows(most, c.k, xs);
-    let residual = random.rows(most, c.width, ys);
+    let most = c.most;
+    // What is behind the lanes of x and y is no business of the kernel.
+    let mut x = random.rows(most, c.k, xs);
+    x.chunks_mut(xs).for_each(|row| row[k..].fill(f32::NAN));
+    let lanes = pad(c.width, 16);
+    let rs = l.residual.map_or(ys, |s| s as usize);
+    let residual = random.rows(most, c.width, rs);
+    let in_place = rs == ys;
     let mut x_buffer = Buffer::from_f32(&x);
+    let mut residual_buffer = Buffer::from_f32(&residual);
 
     let mut run = |lib: &Loaded, threads: u64, first: usize, n: usize| -> Vec<f32> {
         // SAFETY: the signature is the documented one.
         let f: LinearFn = unsafe { lib.get(&l.symbol()) };
-        let mut y = Buffer::from_f32(&residual[first * ys..(first + n) * ys]);
-        let mut scratch = Buffer::bytes(l.scratch_bytes() as usize);
-        let mut guard = vec![f32::NAN; 16];
-        y.f32_mut()[n * ys..n * ys + 16].swap_with_slice(&mut guard);
-        for t in 0..threads {
-            // SAFETY: the buffers have the documented sizes.
-            unsafe {
-                f(
-                    t,
-                    threads,
-                    n as u64,
-                    x_buffer.ptr().add(first * xs * 4),
-                    packed.ptr(),
-                    bias_buffer.ptr(),
-                    y.ptr(),
-                    y.ptr(),
-                    scratch.ptr(),
-                );
+        let mut y = Buffer::floats(n * ys);
+        y.f32_mut().fill(SENTINEL);
+        if in_place {
+            for row in 0..n {
+                y.f32_mut()[row * ys..][..lanes]
+                    .copy_from_slice(&residual[(first + row) * rs..][..lanes]);
             }
         }
-        assert!(y.f32()[n * ys].is_nan(), "nothing is written behind y");
-        y.f32()[..n * ys].to_vec()
+        for t in 0..threads {
+            let mut scratch = Buffer::scratch(l.scratch_bytes());
+            // SAFETY: the buffers have the documented sizes; what is not asked for is not read.
+            unsafe {
+                let from = match l.residual {
+                    Some(_) if in_place => y.ptr(),
+                    Some(_) => residual_buffer.ptr().add(first * rs * 4),
+                    None => std::ptr::null_mut(),
+                };
+                let bias = if l.bias {
+                    bias_buffer.ptr()
+                } else {
+                    std::ptr::null_mut()
+                };
+                let x = x_buffer.ptr().add(first * xs * 4);
+                let (w, y, scratch) = (packed.ptr(), y.ptr(), scratch.ptr());
+                f(t, threads, n as u64, x, w, bias, from, y, scratch);
+            }
+            scratch.assert_within(l.scratch_bytes());
+        }
+        let (rows, behind) = y.f32().split_at(n * ys);
+        assert!(
+            behind.iter().all(|v| *v == SENTINEL),
+            "nothing is written behind y"
+        );
+        rows.to_vec()
     };
 
     let all = same_bits(&loaded, |lib, threads| run(lib, threads, 0, most));
     for n in ROWS {
         let part = same_bits(&loaded, |lib, threads| run(lib, threads, 0, n));
-        assert_eq!(
-            part[..],
-            all[..n * ys],
-            "the first {n} rows are the same alone"
-        );
+        assert_bits(&part, &all[..n * ys], &format!("the first {n} rows alone"));
     }
-    let last = run(&loaded[0], 1, most - 1, 1);
-    assert_eq!(
-        last[..],
-        all[(most - 1) * ys..],
-        "the last row is the same alone"
-    );
+    for row in [most - 1, most / 2] {
+        let alone = run(&loaded[0], 1, row, 1);
+        assert_bits(&alone, &all[row * ys..][..ys], "a row alone");
+    }
 
+    let plain = l.activation == Activation::None && !l.glu && l.softcap.is_none();
     for i in 0..most {
         for o in 0..ys {
             let found = all[i * ys + o];
+            if o >= lanes {
+                assert_eq!(found, SENTINEL, "lanes behind the pads stay untouched");
+                continue;
+            }
             if o >= c.width {
                 assert_eq!(found, 0.0, "pad lanes are zero");
+                continue;
+            }
+            let old = residual[i * rs + o];
+            if plain {
+                let mut v = (0..k).fold(0.0f32, |sum, j| x[i * xs + j].mul_add(w[o * k + j], sum));
+                v += if l.bias { bias[o] } else { 0.0 };
+                v *= l.scale.unwrap_or(1.0);
+                v += if l.residual.is_some() { old } else { 0.0 };
+                assert_eq!(found, v, "{} row {i} output {o}", l.symbol());
                 continue;
             }
             let dot = |row: usize| -> f64 {
@@ -188,14 +222,31 @@ fn check(c: &Case) {
                 v = f64::from(cap) * (v / f64::from(cap)).tanh();
             }
             if l.residual.is_some() {
-                v += f64::from(residual[i * ys + o]);
+                v += f64::from(old);
             }
-            assert_close(
-                found,
-                v,
-                1e-5,
-                &format!("{} row {i} output {o}", l.symbol()),
-            );
+            let what = format!("{} row {i} output {o}", l.symbol());
+            assert_close(found, v, 1e-5, &what);
+        }
+    }
+}
+
+#[test]
+fn widths() {
+    for width in [6, 17, 32, 63, 64, 65, 128, 177, 200] {
+        check(&case(48, width, Elem::F32, Activation::None, false));
+    }
+    for elem in [Elem::F16, Elem::BF16] {
+        for width in [6, 65, 200] {
+            check(&case(16, width, elem, Activation::None, false));
+        }
+    }
+}
+
+#[test]
+fn depths() {
+    for elem in [Elem::F32, Elem::F16, Elem::BF16] {
+        for k in [1, 16, 384] {
+            check(&case(k, 70, elem, Activation::None, false));
         }
     }
 }
@@ -217,10 +268,17 @@ fn activations() {
 
 #[test]
 fn gated() {
-    for width in [64, 40, 100] {
+    for width in [6, 64, 40, 100, 200] {
         check(&case(48, width, Elem::F32, Activation::Silu, true));
     }
-    check(&case(48, 96, Elem::F16, Activation::GeluTanh, true));
+    for f in Activation::ALL {
+        check(&case(16, 24, Elem::F32, f, true));
+    }
+    let mut c = case(48, 96, Elem::F16, Activation::GeluTanh, true);
+    check(&c);
+    c.linear.residual = Some(c.linear.y_stride);
+    c.linear.bias = false;
+    check(&c);
 }
 
 #[test]
@@ -229,17 +287,27 @@ fn residual_scale_and_softcap() {
     c.linear.residual = Some(c.linear.y_stride);
     c.linear.bias = false;
     check(&c);
-    c.linear.scale = Some(0.5);
+    // Elsewhere, at another stride.
+    c.linear.residual = Some(c.linear.y_stride + 32);
+    check(&c);
+    c.linear.scale = Some(0.3);
     check(&c);
     c.linear.softcap = Some(3.0);
     check(&c);
+    let mut c = case(48, 90, Elem::BF16, Activation::Sigmoid, false);
+    c.linear.residual = Some(c.linear.y_stride);
+    check(&c);
 }
 
+/// K in chunks, and more rows than have their sums in scratch at a time.
 #[test]
 fn long_k() {
-    for elem in [Elem::F32, Elem::F16] {
-        let mut c = case(2085, 100, elem, Activation::None, false);
-        c.linear.residual = Some(c.linear.y_stride);
+    for elem in [Elem::F32, Elem::F16, Elem::BF16] {
+        let mut c = case(1600, 70, elem, Activation::None, false);
+        c.most = 230;
         check(&c);
     }
+    let mut c = case(2085, 30, Elem::F16, Activation::None, false);
+    c.linear.residual = Some(c.linear.y_stride);
+    check(&c);
 }

@@ -10,6 +10,7 @@ mod buffer;
 mod elementwise;
 mod gather;
 mod harness;
+mod kv_append;
 mod linear;
 mod math;
 mod norm;

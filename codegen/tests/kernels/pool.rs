@@ -1,7 +1,7 @@
 //! Whole rows and sequences: copies, pooling, unit length, positions.
 
-use crate::buffer::{Buffer, Random, assert_close, pad};
-use crate::harness::{load_all, same_bits};
+use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad};
+use crate::harness::{Loaded, load_all, same_bits};
 use llmc_codegen::kernels::{L2Normalize, Pool, PoolKind, PositionIds, SelectRows};
 
 type ThreeFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *mut u8);
@@ -27,17 +27,23 @@ fn pooling() {
         let x = Random::new(3).rows(50, width, stride);
         let mut x_buffer = Buffer::from_f32(&x);
         let mut starts = Buffer::from_i32(&STARTS);
-        let y = same_bits(&loaded, |lib, threads| {
-            let mut y = Buffer::floats(3 * physical);
+        let mut run = |lib: &Loaded, threads: u64, first: usize, count: usize| {
+            let mut y = Buffer::floats(count * physical);
             // SAFETY: the documented signature and sizes.
             unsafe {
                 let f: ThreeFn = lib.get(&pool.symbol());
+                let starts = starts.ptr().add(first * 4);
                 for t in 0..threads {
-                    f(t, threads, 3, starts.ptr(), x_buffer.ptr(), y.ptr());
+                    f(t, threads, count as u64, starts, x_buffer.ptr(), y.ptr());
                 }
             }
-            y.f32()[..3 * physical].to_vec()
-        });
+            y.f32()[..count * physical].to_vec()
+        };
+        let y = same_bits(&loaded, |lib, threads| run(lib, threads, 0, 3));
+        for s in 0..3 {
+            let alone = same_bits(&loaded, |lib, threads| run(lib, threads, s, 1));
+            assert_bits(&alone, &y[s * physical..][..physical], "a sequence alone");
+        }
         for s in 0..3 {
             let tokens = STARTS[s] as usize..STARTS[s + 1] as usize;
             for lane in 0..physical {
@@ -50,7 +56,12 @@ fn pooling() {
                     PoolKind::Mean => Some(column.clone().sum::<f64>() / count),
                 };
                 let expected = expected.expect("a sequence has tokens");
-                assert_close(y[s * physical + lane], expected, 1e-6, &pool.symbol());
+                let found = y[s * physical + lane];
+                if kind == PoolKind::Mean {
+                    assert_close(found, expected, 1e-6, &pool.symbol());
+                } else {
+                    assert_eq!(f64::from(found), expected, "{}", pool.symbol());
+                }
             }
         }
     }
@@ -111,6 +122,14 @@ fn unit_length() {
         y.f32()[..7 * 96].to_vec()
     });
     for (from, to) in x.chunks(96).zip(y.chunks(96)) {
+        let mut alone = Buffer::from_f32(from);
+        let mut place = Buffer::floats(96);
+        // SAFETY: as above; one row, out of place.
+        unsafe {
+            let f: TwoFn = loaded[0].get(&kernel.symbol());
+            f(0, 1, 1, alone.ptr(), place.ptr());
+        }
+        assert_bits(&place.f32()[..96], to, "a row alone");
         let length = from
             .iter()
             .map(|v| f64::from(*v).powi(2))

@@ -1,4 +1,4 @@
-use crate::buffer::{Buffer, Random, assert_close, pad};
+use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad};
 use crate::harness::{load_all, same_bits};
 use llmc_codegen::kernels::{Rope, RopeAngles};
 
@@ -81,6 +81,9 @@ fn check(heads: usize, half: usize, rest: usize) {
                 }
                 let rest = at + 2 * hp..at + distance;
                 assert_eq!(y[rest.clone()], x[rest]);
+                for lane in (half..hp).chain(hp + half..2 * hp) {
+                    assert_eq!(y[at + lane], 0.0, "pad lanes are zero");
+                }
             }
         }
     }
@@ -92,4 +95,106 @@ fn halves() {
     check(2, 3, 0);
     check(2, 20, 24);
     check(1, 64, 10);
+}
+
+/// Positions up to 100 000 and all frequencies of a head, against f64 of the same f32 angle.
+#[test]
+fn angles() {
+    let (half, physical) = (24, 32);
+    for scale in [1.0f32, 1.414] {
+        let kernel = RopeAngles {
+            half: physical as i64,
+            scale,
+        };
+        let loaded = load_all(|b| {
+            kernel.emit(b);
+        });
+        let mut frequencies = vec![0.0f32; physical];
+        for (i, f) in frequencies[..half].iter_mut().enumerate() {
+            *f = 10_000f32.powf(-(i as f32) / half as f32);
+        }
+        let mut frequency_buffer = Buffer::from_f32(&frequencies);
+        let pos: Vec<i32> = (0..300)
+            .chain((300..100_000).step_by(331))
+            .chain([32_767, 65_535, 65_536, 99_999, 100_000])
+            .collect();
+        let n = pos.len();
+        let mut pos_buffer = Buffer::from_i32(&pos);
+        let all = same_bits(&loaded, |lib, threads| {
+            let (mut cos, mut sin) = (Buffer::floats(n * physical), Buffer::floats(n * physical));
+            let (p, f) = (pos_buffer.ptr(), frequency_buffer.ptr());
+            // SAFETY: the documented signature and sizes.
+            unsafe {
+                let g: AnglesFn = lib.get(&kernel.symbol());
+                for t in 0..threads {
+                    g(t, threads, n as u64, p, f, cos.ptr(), sin.ptr());
+                }
+            }
+            [&cos.f32()[..n * physical], &sin.f32()[..n * physical]].concat()
+        });
+        let (cos, sin) = all.split_at(n * physical);
+        let scale = f64::from(scale);
+        for (row, position) in pos.iter().enumerate() {
+            for (i, frequency) in frequencies.iter().enumerate() {
+                let angle = f64::from(*position as f32 * frequency);
+                let at = row * physical + i;
+                let what = format!("position {position}, frequency {i}");
+                assert_close(cos[at], scale * angle.cos(), 1e-7, &what);
+                assert_close(sin[at], scale * angle.sin(), 1e-7, &what);
+                if i >= half {
+                    assert_eq!((f64::from(cos[at]), sin[at]), (scale, 0.0), "pad lanes");
+                }
+            }
+        }
+    }
+}
+
+/// Out of place, between rows of different strides, alone and in company: the same bits.
+#[test]
+fn places() {
+    let (n, half) = (7, 32);
+    let [near, far] = [(192, 160), (192, 192)].map(|(x_stride, y_stride)| Rope {
+        heads: 2,
+        half: half as i64,
+        rest: 16,
+        x_stride,
+        y_stride,
+    });
+    let loaded = load_all(|b| {
+        near.emit(b);
+        far.emit(b);
+    });
+    let mut random = Random::new(9);
+    let x = random.rows(n, 160, 192);
+    let mut cos = Buffer::from_f32(&random.rows(n, half, half));
+    let mut sin = Buffer::from_f32(&random.rows(n, half, half));
+    let in_place = same_bits(&loaded, |lib, threads| {
+        let mut y = Buffer::from_f32(&x);
+        // SAFETY: the documented signature and sizes.
+        unsafe {
+            let f: RopeFn = lib.get(&far.symbol());
+            for t in 0..threads {
+                f(t, threads, n as u64, y.ptr(), cos.ptr(), sin.ptr(), y.ptr());
+            }
+        }
+        y.f32()[..n * 192].to_vec()
+    });
+    let mut x = Buffer::from_f32(&x);
+    for lib in &loaded {
+        for row in 0..n {
+            let mut y = Buffer::floats(160);
+            // SAFETY: as above; one row.
+            unsafe {
+                let f: RopeFn = lib.get(&near.symbol());
+                let x = x.ptr().add(row * 192 * 4);
+                let [c, s] = [&mut cos, &mut sin].map(|b| b.ptr().add(row * half * 4));
+                f(0, 1, 1, x, c, s, y.ptr());
+            }
+            assert_bits(
+                &y.f32()[..160],
+                &in_place[row * 192..][..160],
+                "a row elsewhere",
+            );
+        }
+    }
 }
