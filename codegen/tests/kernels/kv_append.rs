@@ -1,6 +1,6 @@
 //! What `kv_append` leaves in the pages: the bits of every key and value, and nothing else.
 
-use crate::attend::AppendFn;
+use crate::attend_world::AppendFn;
 use crate::buffer::{Buffer, Random};
 use crate::harness::load_all;
 use half::{bf16, f16};

@@ -6,6 +6,7 @@
 //! across feature levels, and a row alone against the row in company.
 
 mod attend;
+mod attend_world;
 mod buffer;
 mod elementwise;
 mod gather;

@@ -2,8 +2,9 @@
 
 use crate::buffer::Buffer;
 use crate::harness::load_all;
-use crate::linear::erf;
+use crate::linear::{activation, erf};
 use llmc_codegen::kernel::{KernelBuilder, Param, Value};
+use llmc_codegen::kernels::Activation;
 
 type MathFn = unsafe extern "C" fn(u64, *const u8, *mut u8);
 
@@ -107,4 +108,21 @@ fn sine_and_cosine() {
             1e-7,
         );
     }
+}
+
+/// Far out, where exponentials overflow, activations are what they tend to.
+#[test]
+fn far_out() {
+    let sizes = [0.0, 5.0, 10.0, 30.0, 88.0, 104.0, 1e3, 1e5, 1e10];
+    let xs: Vec<f32> = sizes.iter().flat_map(|x| [*x, -x]).collect();
+    for f in Activation::ALL {
+        check(|b, x| f.apply(b, x), &xs, |x| activation(f, x), 5e-7, 1e-6);
+    }
+    check(
+        |b, x| b.softcap(x, 30.0),
+        &xs,
+        |x| 30.0 * (x / 30.0).tanh(),
+        5e-7,
+        0.0,
+    );
 }
