@@ -23,12 +23,17 @@ pub fn llmc() -> PathBuf {
     path
 }
 
-/// Runs a command; the output whatever its exit code.
+/// Runs a command; the output whatever its exit code. Tries again where another test's fork still
+/// holds the program open for writing.
 pub fn run(program: &Path, args: &[&str]) -> Output {
-    Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+    loop {
+        match Command::new(program).args(args).output() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            done => return done.unwrap_or_else(|e| panic!("{}: {e}", program.display())),
+        }
+    }
 }
 
 /// Runs a command that must succeed; its standard output.
