@@ -76,6 +76,10 @@ impl<'a> Lower<'a> {
             (None, None) => Mask::Bidirectional,
             _ => return Err(self.error(format!("the mask {}", op.mask))),
         };
+        // The kernel caps scores before it adds the bias; the op adds the bias first.
+        if op.softcap.is_some() && op.bias.is_some() {
+            return Err(self.error("a bias under a softcap"));
+        }
         let bias = match op.bias {
             None => None,
             Some(_) => {
