@@ -6,6 +6,7 @@ use std::path::Path;
 use llmc_tests::{
     binaries::{self, Compiled},
     golden::{self, Case, Data, Tensor, Tensors},
+    model_copy,
 };
 
 /// Runs `infer`; what it wrote.
@@ -192,4 +193,41 @@ fn gemma3() {
 #[test]
 fn encoders() {
     check(&["bert_base", "mpnet_base"]);
+}
+
+/// With a sentence-transformers description of how to pool, the golden's embedding comes out.
+#[test]
+fn sentence_embedding() {
+    let case = golden::cases(&["mpnet_base"]).remove(0);
+    let folder = model_copy::of(&case.name);
+    let module = |index: usize, path: &str, kind: &str| {
+        format!(
+            r#"{{"idx": {index}, "name": "{index}", "path": "{path}", "type": "sentence_transformers.models.{kind}"}}"#
+        )
+    };
+    let modules = [
+        module(0, "", "Transformer"),
+        module(1, "1_Pooling", "Pooling"),
+        module(2, "2_Normalize", "Normalize"),
+    ];
+    std::fs::write(
+        folder.path().join("modules.json"),
+        format!("[{}]", modules.join(", ")),
+    )
+    .unwrap();
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    std::fs::write(
+        folder.path().join("1_Pooling/config.json"),
+        r#"{"word_embedding_dimension": 24, "pooling_mode_mean_tokens": true}"#,
+    )
+    .unwrap();
+    let model = binaries::compile(folder.path(), &[]);
+    for scenario in ["single", "batch"] {
+        let found = infer(&model, &case.inputs(scenario), &[]);
+        let (name, expected) = case
+            .outputs(scenario)
+            .find(|(name, _)| *name == "sentence_embedding")
+            .unwrap();
+        case.compare(name, expected, &found[name], None).unwrap();
+    }
 }
