@@ -50,12 +50,11 @@ impl FeatureLevel {
 
     /// How many 16-lane column groups a register tile of `rows` rows can hold at once.
     ///
-    /// Accumulators (`rows × groups`), one broadcast and one weight group must fit; a single row
-    /// needs no weight register, because the multiply-add reads memory.
+    /// Accumulators (`rows × groups`), the weight groups and one broadcast must fit; a single row
+    /// needs no weight registers, because the multiply-add reads memory.
     pub const fn tile_groups(&self, rows: u32) -> u32 {
-        let per = self.registers_per_group();
-        let free = self.vector_registers - 1 - if rows == 1 { 0 } else { per };
-        let fit = free / (rows * per);
+        let weights = if rows == 1 { 0 } else { 1 };
+        let fit = (self.vector_registers - 1) / ((rows + weights) * self.registers_per_group());
         if fit >= 4 {
             4
         } else if fit >= 2 {

@@ -21,7 +21,7 @@ const CHUNK_K: i64 = 1024;
 const BLOCK_ROWS: i64 = 48;
 const CHUNKED_ROWS: i64 = 192;
 /// Rows from which on 16-bit weights are widened into scratch first.
-const UNPACK_ROWS: i64 = 12;
+const UNPACK_ROWS: i64 = 32;
 
 /// A linear layer.
 ///

@@ -9,6 +9,7 @@ mod attend;
 mod attend_world;
 mod buffer;
 mod elementwise;
+mod emission;
 mod gather;
 mod harness;
 mod kv_append;
