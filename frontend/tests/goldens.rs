@@ -136,7 +136,7 @@ fn check_module(case: &str, model: &Model) {
             assert_eq!(weight.ty.fixed_dims().unwrap(), info.dims, "{case}: {name}");
             assert_eq!(weight.ty.dtype, info.dtype, "{case}: {name}");
             let count: u64 = info.dims.iter().map(|dim| u64::from(*dim)).product();
-            let bytes = count * info.dtype.bytes() as u64;
+            let bytes = count * info.dtype.row_bytes(1);
             assert_eq!(
                 model.weights.read(&name, 0..bytes).unwrap().len() as u64,
                 bytes

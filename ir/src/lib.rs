@@ -4,7 +4,7 @@
 //! straight-line instructions over SSA values; `repeat` rolls the layers. The same data structure
 //! passes through three [`Stage`]s: `model` (as the family wrote it), `fused`, `planned`.
 //!
-//! Where things are: one file an op under `ops/`; types in `types`, sizes known at run time in
+//! Where things are: one file an op under `ops/`; types in `types`, block formats under `quant/`, sizes known at run time in
 //! `types::Sym`; where values come from in `source` (the frontend implements `TensorSource`, the
 //! evaluator and the packer read it); text in `print` and `parse`; legality in `verify`; the semantics in `eval`.
 //!
@@ -59,6 +59,7 @@ pub mod op;
 pub mod ops;
 pub mod parse;
 pub mod print;
+pub mod quant;
 pub mod rope;
 pub mod source;
 pub mod stage;
@@ -72,6 +73,7 @@ pub use mask::Mask;
 pub use module::*;
 pub use op::{Op, OpDef, Operand, OperandType};
 pub use parse::{ParseError, parse};
+pub use quant::Format;
 pub use source::TensorSource;
-pub use types::{DType, Dim, Sym, TensorType, Type};
+pub use types::{DType, Dim, Group, Sym, TensorType, Type};
 pub use verify::{Violation, verify};

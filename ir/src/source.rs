@@ -37,7 +37,8 @@ pub fn tensor_name(pattern: &str, layer: Option<u32>) -> Cow<'_, str> {
     }
 }
 
-/// Little-endian elements of `dtype` as f32, exactly; i32 is not a weight's type.
+/// Elements of `dtype`, as a checkpoint stores them, as f32, exactly. `bytes` are whole elements or
+/// blocks; of `int8` and activations there is no stored form, and nothing comes out.
 pub fn to_f32(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         DType::F32 => bytes
@@ -56,5 +57,7 @@ pub fn to_f32(dtype: DType, bytes: &[u8]) -> Vec<f32> {
             .chunks_exact(4)
             .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32)
             .collect(),
+        DType::Block(format) => format.dequantize(bytes),
+        DType::Int8 | DType::Q8(_) => Vec::new(),
     }
 }

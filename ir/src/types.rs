@@ -2,18 +2,43 @@
 
 use std::fmt;
 
-/// Element type of a tensor. Activations are `f32` (ids `i32`); the others are for weights and states.
+use crate::quant::Format;
+
+/// Element type of a tensor. Activations are `f32` (ids `i32`) until a pass lowers their precision;
+/// block formats and `int8` are for weights, `q8<…>` for what a quantised product reads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DType {
     F32,
     F16,
     BF16,
     I32,
+    /// A block format of GGUF, blocks along the last axis.
+    Block(Format),
+    /// Signed 8-bit codes with one f32 scale for each row.
+    Int8,
+    /// An activation in signed 8-bit codes, one f32 scale for each group.
+    Q8(Group),
+}
+
+/// Which elements of a quantised activation share a scale.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Group {
+    /// 32 neighbours along the last axis.
+    Block,
+    /// The whole row.
+    Row,
 }
 
 impl DType {
-    /// All element types, in the order in which they are documented.
-    pub const ALL: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::I32];
+    /// The element types that hold one number after another, in the order of the documentation.
+    pub const PLAIN: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::I32];
+
+    /// All element types.
+    pub fn all() -> impl Iterator<Item = DType> {
+        let blocks = Format::ALL.into_iter().map(DType::Block);
+        let rest = [DType::Int8, DType::Q8(Group::Block), DType::Q8(Group::Row)];
+        Self::PLAIN.into_iter().chain(blocks).chain(rest)
+    }
 
     /// The text syntax.
     pub fn name(self) -> &'static str {
@@ -22,19 +47,53 @@ impl DType {
             DType::F16 => "f16",
             DType::BF16 => "bf16",
             DType::I32 => "i32",
+            DType::Block(format) => format.name(),
+            DType::Int8 => "int8",
+            DType::Q8(Group::Block) => "q8_block",
+            DType::Q8(Group::Row) => "q8_row",
         }
     }
 
     /// Reads the text syntax.
     pub fn from_name(name: &str) -> Option<DType> {
-        Self::ALL.into_iter().find(|d| d.name() == name)
+        Self::all().find(|d| d.name() == name)
     }
 
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
+    /// Bytes of one element, where each has its own.
+    pub fn element_bytes(self) -> Option<usize> {
         match self {
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::BF16 => 2,
+            DType::F32 | DType::I32 => Some(4),
+            DType::F16 | DType::BF16 => Some(2),
+            DType::Block(_) | DType::Int8 | DType::Q8(_) => None,
+        }
+    }
+
+    /// Elements that are stored together: rows are whole multiples of it.
+    pub fn block_len(self) -> u32 {
+        match self {
+            DType::Block(format) => format.block_len() as u32,
+            DType::Q8(Group::Block) => 32,
+            DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::Int8 | DType::Q8(_) => 1,
+        }
+    }
+
+    /// Bytes of a row of `cols` elements, a multiple of [`DType::block_len`], as a checkpoint
+    /// stores it (`int8`: the codes, then the scale; `q8`: the codes, then the scales).
+    pub fn row_bytes(self, cols: u64) -> u64 {
+        match self {
+            DType::F32 | DType::I32 => cols * 4,
+            DType::F16 | DType::BF16 => cols * 2,
+            DType::Block(f) => cols / f.block_len() as u64 * f.block_bytes() as u64,
+            DType::Int8 | DType::Q8(Group::Row) => cols + 4,
+            DType::Q8(Group::Block) => cols + cols / 32 * 4,
+        }
+    }
+
+    /// Whether weights may be stored in it.
+    pub fn is_weight(self) -> bool {
+        match self {
+            DType::F32 | DType::F16 | DType::BF16 | DType::Block(_) | DType::Int8 => true,
+            DType::I32 | DType::Q8(_) => false,
         }
     }
 }

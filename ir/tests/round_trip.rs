@@ -24,7 +24,7 @@ fn dim() -> impl Strategy<Value = Dim> {
 }
 
 fn tensor() -> impl Strategy<Value = TensorType> {
-    (select(DType::ALL.to_vec()), vec(dim(), 0..4))
+    (select(DType::all().collect::<Vec<_>>()), vec(dim(), 0..4))
         .prop_map(|(dtype, dims)| TensorType { dtype, dims })
 }
 
@@ -247,7 +247,7 @@ fn state() -> impl Strategy<Value = State> {
     (
         name(),
         option::of(any::<u32>()),
-        select(DType::ALL.to_vec()),
+        select(DType::all().collect::<Vec<_>>()),
         any::<[u32; 3]>(),
         option::of(any::<u32>()),
     )

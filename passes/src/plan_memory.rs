@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use llmc_ir::{DType, Dim, Func, FuncId, Inst, Kernel, Module, Op, Operand, ValueId, ops::Scale};
+use llmc_ir::{Dim, Func, FuncId, Inst, Kernel, Module, Op, Operand, ValueId, ops::Scale};
 
 use crate::{
     Pass, PassError, Remarks, Stats,
@@ -205,11 +205,7 @@ fn bytes(module: &Module, func: &Func, v: ValueId) -> u64 {
         Some(Dim::Fixed(n)) => *n,
         None => 1,
     };
-    let element = match t.dtype {
-        DType::F32 | DType::I32 => 4,
-        DType::F16 | DType::BF16 => 2,
-    };
-    u64::from(rows) * u64::from(place.stride) * element
+    u64::from(rows) * t.dtype.row_bytes(place.stride.into())
 }
 
 /// The life of every buffer of a function, parameters' excluded unless `all`.

@@ -149,8 +149,15 @@ fn types(module: &Module) -> (BTreeMap<&'static str, u64>, u64) {
     let mut types = BTreeMap::new();
     for weight in &module.weights {
         let dims = weight.ty.fixed_dims().unwrap_or_default();
-        let one: u64 = dims.iter().map(|&dim| u64::from(dim)).product();
-        let bytes = one * weight.ty.dtype.bytes() as u64 * u64::from(weight.slots.unwrap_or(1));
+        let cols = dims.last().map_or(1, |&dim| u64::from(dim));
+        let rows: u64 = dims
+            .iter()
+            .rev()
+            .skip(1)
+            .map(|&dim| u64::from(dim))
+            .product();
+        let one = rows * weight.ty.dtype.row_bytes(cols);
+        let bytes = one * u64::from(weight.slots.unwrap_or(1));
         *types.entry(weight.ty.dtype.name()).or_default() += bytes;
     }
     let bytes = types.values().sum();

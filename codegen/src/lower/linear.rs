@@ -17,6 +17,7 @@ pub fn elem(dtype: DType) -> Elem {
         DType::F16 => Elem::F16,
         DType::BF16 => Elem::BF16,
         DType::I32 => Elem::I32,
+        DType::Block(_) | DType::Int8 | DType::Q8(_) => unreachable!("the packer refuses them"),
     }
 }
 

@@ -175,7 +175,7 @@ fn kv_class(
         kv_heads,
         k_width,
         v_width,
-        page_bytes: floats * dtype.bytes() as u64,
+        page_bytes: floats * dtype.row_bytes(1),
         window,
         scratch: false,
     }

@@ -37,10 +37,10 @@ impl Form {
     pub fn bytes(&self) -> u64 {
         match self {
             Form::Panels { dtype, rows, cols } => {
-                rows.len() as u64 * cols.len() as u64 * dtype.bytes() as u64
+                rows.len() as u64 * cols.len() as u64 * dtype.row_bytes(1)
             }
             Form::Rows { dtype, count, cols } => {
-                u64::from(*count) * cols.len() as u64 * dtype.bytes() as u64
+                u64::from(*count) * cols.len() as u64 * dtype.row_bytes(1)
             }
             Form::Vector { map } => map.len() as u64 * 4,
             Form::Relative { heads, stride, .. } => u64::from(*heads) * u64::from(*stride) * 4,

@@ -101,6 +101,9 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
         .ty
         .fixed_dims()
         .ok_or(unplanned("has no fixed extents"))?;
+    if weight.ty.dtype.element_bytes().is_none() {
+        return Err(unplanned("is stored in blocks, which no kernel reads"));
+    }
     if let Some((bias, heads)) = relative_bias(module, id) {
         let origin = module.dims.t - 1;
         let stride = (2 * module.dims.t).next_multiple_of(64) + 64;

@@ -42,10 +42,10 @@ pub fn write(
                     panels(&mut sink, &tensor, *dtype, rows, cols)?
                 }
                 Form::Rows { dtype, count, cols } => {
-                    let mut row = vec![0u8; cols.len() * dtype.bytes()];
+                    let mut row = vec![0u8; cols.len() * dtype.row_bytes(1) as usize];
                     for r in 0..*count {
                         let from = tensor.row(r, 0..tensor.cols, *dtype)?;
-                        scatter(&from, cols, 0, dtype.bytes(), &mut row);
+                        scatter(&from, cols, 0, dtype.row_bytes(1) as usize, &mut row);
                         sink.bytes(&row)?;
                     }
                 }
@@ -97,7 +97,7 @@ fn panels(
     rows: &[Option<u32>],
     cols: &[Option<u32>],
 ) -> Result<(), PackError> {
-    let (panel, size) = (PANEL as usize, dtype.bytes());
+    let (panel, size) = (PANEL as usize, dtype.row_bytes(1) as usize);
     for outputs in rows.chunks(panel) {
         for cols in cols.chunks(CHUNK) {
             let mut out = vec![0u8; cols.len() * panel * size];
@@ -240,7 +240,7 @@ impl<'a> Tensor<'a> {
     }
 
     fn read(&self, part: &Part, at: u64, count: u64) -> Result<Vec<u8>, PackError> {
-        let size = part.dtype.bytes() as u64;
+        let size = part.dtype.row_bytes(1);
         self.source
             .read(&part.name, at * size..(at + count) * size)
             .map(|b| b.into_owned())
@@ -254,7 +254,7 @@ impl<'a> Tensor<'a> {
     fn row(&self, row: u32, cols: Range<u32>, dtype: DType) -> Result<Vec<u8>, PackError> {
         let (part, r) = self.part(row);
         let bytes = if part.transposed {
-            let mut column = Vec::with_capacity(cols.len() * part.dtype.bytes());
+            let mut column = Vec::with_capacity(cols.len() * part.dtype.row_bytes(1) as usize);
             for k in cols {
                 let at = u64::from(k) * u64::from(part.stored_cols) + u64::from(r);
                 column.extend_from_slice(&self.read(part, at, 1)?);
@@ -317,7 +317,7 @@ impl<'a> Tensor<'a> {
             if part.transposed {
                 continue;
             }
-            let bytes = u64::from(self.cols) * part.dtype.bytes() as u64;
+            let bytes = u64::from(self.cols) * part.dtype.row_bytes(1);
             let range = u64::from(r) * bytes..u64::from(r + 1) * bytes;
             match &mut run {
                 Some((p, open)) if std::ptr::eq(*p, part) && open.end == range.start => {
@@ -339,7 +339,7 @@ impl<'a> Tensor<'a> {
         for p in &self.parts {
             let bytes = u64::from(p.first + p.rows)
                 * u64::from(if p.transposed { 1 } else { self.cols })
-                * p.dtype.bytes() as u64;
+                * p.dtype.row_bytes(1);
             self.source.release(&p.name, 0..bytes);
         }
     }
@@ -361,7 +361,9 @@ fn convert(bytes: Vec<u8>, from: DType, to: DType) -> Vec<u8> {
             .iter()
             .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
             .collect(),
-        DType::I32 => unreachable!("weights are floats: the verifier checks"),
+        DType::I32 | DType::Block(_) | DType::Int8 | DType::Q8(_) => {
+            unreachable!("the verifier and the plan refuse them")
+        }
     }
 }
 
@@ -389,7 +391,7 @@ mod tests {
 
         fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, String> {
             let dtype = self.info(name).ok_or("no such tensor")?.dtype;
-            let size = dtype.bytes() as u64;
+            let size = dtype.row_bytes(1);
             let values = (range.start / size..range.end / size).map(|i| i as f32);
             Ok(match dtype {
                 DType::BF16 => values

@@ -154,7 +154,9 @@ impl BoundWeights {
         let stored = match dtype {
             DType::F16 => StoredType::F16,
             DType::BF16 => StoredType::BF16,
-            DType::F32 | DType::I32 => StoredType::F32,
+            DType::F32 | DType::I32 | DType::Block(_) | DType::Int8 | DType::Q8(_) => {
+                StoredType::F32
+            }
         };
         let mut source = Synthetic::new(seed);
         let mut tensors = IndexMap::new();

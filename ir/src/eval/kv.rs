@@ -47,7 +47,9 @@ impl KvStore {
                 }
                 held.truncate(keep);
                 for t in step.range(i) {
-                    held.extend(new.at(t).iter().map(|&x| round(state.dtype, x)));
+                    for x in new.at(t) {
+                        held.push(round(state.dtype, *x)?);
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 use super::{EvalError, Tensor};
 use crate::{
-    DType, Module, SourcePart, TensorSource, WeightId,
+    DType, Module, SourcePart, TensorSource, TensorType, WeightId,
     source::{tensor_name, to_f32},
 };
 
@@ -27,14 +27,10 @@ pub fn load(
         let want = weight.ty.fixed_dims().ok_or("its extents are not fixed")?;
         let mut data = Vec::new();
         for part in &weight.source.parts {
-            data.extend(read_part(source, part, layer, &want)?);
+            data.extend(read_part(source, part, layer, &weight.ty)?);
         }
         let dims: Vec<usize> = want.iter().map(|&d| d as usize).collect();
         let rows = data.len() / dims.iter().skip(1).product::<usize>().max(1);
-        let data = data
-            .into_iter()
-            .map(|x| round(weight.ty.dtype, x))
-            .collect();
         Tensor::new(&dims, data)
             .ok_or_else(|| format!("the parts have {rows} rows, expected {}", weight.ty))
     };
@@ -44,13 +40,14 @@ pub fn load(
     })
 }
 
-/// The rows of one part of a weight of extents `want`.
+/// The rows of one part of a weight of type `ty`.
 fn read_part(
     source: &dyn TensorSource,
     part: &SourcePart,
     layer: Option<u32>,
-    want: &[u32],
+    ty: &TensorType,
 ) -> Result<Vec<f32>, String> {
+    let want = ty.fixed_dims().ok_or("its extents are not fixed")?;
     let name = tensor_name(&part.name, layer);
     let info = source
         .info(&name)
@@ -70,7 +67,9 @@ fn read_part(
         ));
     }
     let numbers: u64 = dims.iter().map(|&d| u64::from(d)).product();
-    let bytes = source.read(&name, 0..numbers * info.dtype.bytes() as u64)?;
+    let cols = info.dims.last().copied().unwrap_or(1).max(1);
+    let size = numbers / u64::from(cols) * info.dtype.row_bytes(cols.into());
+    let bytes = source.read(&name, 0..size)?;
     let mut data = to_f32(info.dtype, &bytes);
     source.release(&name, 0..bytes.len() as u64);
     if data.len() as u64 != numbers {
@@ -88,6 +87,11 @@ fn read_part(
             .map(|i| data[i % width * rows + i / width])
             .collect();
     }
+    if info.dtype != ty.dtype {
+        for x in &mut data {
+            *x = round(ty.dtype, *x)?;
+        }
+    }
     match part.rows {
         None => Ok(data),
         Some((start, end)) if start < end && end as usize <= rows => {
@@ -97,12 +101,15 @@ fn read_part(
     }
 }
 
-/// The nearest value of `dtype`.
-pub fn round(dtype: DType, x: f32) -> f32 {
-    match dtype {
+/// The nearest value of `dtype`, where each element has its own.
+pub fn round(dtype: DType, x: f32) -> Result<f32, String> {
+    Ok(match dtype {
         DType::F32 => x,
         DType::F16 => half::f16::from_f32(x).to_f32(),
         DType::BF16 => half::bf16::from_f32(x).to_f32(),
         DType::I32 => x.round(),
-    }
+        DType::Block(_) | DType::Int8 | DType::Q8(_) => {
+            return Err(format!("elements of {} share scales", dtype.name()));
+        }
+    })
 }

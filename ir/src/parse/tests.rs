@@ -21,7 +21,7 @@ fn says_where_and_what_was_expected() {
     );
     check(
         "weight @w : f64[4] from \"a\"",
-        "3:13: expected an element type (f32, f16, bf16, i32), found `f64`",
+        "3:13: expected an element type (f32, f16, bf16, i32, q8_0, …), found `f64`",
     );
     check(
         "weight @w : f32[K] from \"a\"",

@@ -16,7 +16,7 @@ fn dtype(c: &mut Cursor) -> Result<DType, ParseError> {
         Some(d) => Ok(d),
         None => error_at(
             pos,
-            format!("expected an element type (f32, f16, bf16, i32), found `{name}`"),
+            format!("expected an element type (f32, f16, bf16, i32, q8_0, …), found `{name}`"),
         ),
     }
 }

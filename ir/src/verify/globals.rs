@@ -67,8 +67,12 @@ fn weight(w: &Weight) -> Result<(), String> {
     let dims =
         w.ty.fixed_dims()
             .ok_or_else(|| format!("{} has an extent that is not fixed", w.ty))?;
-    if w.ty.dtype == DType::I32 {
+    if !w.ty.dtype.is_weight() {
         return Err(format!("{}: weights are floats", w.ty));
+    }
+    let (cols, block) = (w.ty.last().unwrap_or(1), w.ty.dtype.block_len());
+    if !cols.is_multiple_of(block) {
+        return Err(format!("{}: rows are not whole blocks of {block}", w.ty));
     }
     if w.slots == Some(0) {
         return Err("a stack without slots".into());
@@ -107,8 +111,8 @@ fn weight(w: &Weight) -> Result<(), String> {
 }
 
 fn state(s: &State) -> Result<(), String> {
-    if s.dtype == DType::I32 {
-        return Err("states hold floats".into());
+    if !matches!(s.dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Err("states hold f32, f16 or bf16".into());
     }
     let elements = u64::from(s.heads) * u64::from(s.k_dim.max(s.v_dim));
     if s.heads == 0 || s.k_dim == 0 || s.v_dim == 0 || elements > 1 << 24 {

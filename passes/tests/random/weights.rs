@@ -36,7 +36,7 @@ impl TensorSource for Weights {
 
     fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, String> {
         let dtype = self.info(name).ok_or("no such tensor")?.dtype;
-        let size = dtype.bytes() as u64;
+        let size = dtype.row_bytes(1);
         let seed = name
             .bytes()
             .fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));

@@ -1,0 +1,121 @@
+//! Block formats of weights, as GGUF defines them: one file each; and 8-bit activations ([`activation`]).
+//!
+//! A format stores blocks of consecutive elements of a row. Numbers are little endian; `d`, `m` and
+//! `dmin` are f16. Dequantisation is exact in the order that the formulas give (f32, no fused
+//! multiply-add), so that whoever repacks blocks can be compared with it bit for bit.
+//!
+//! Source: the GGUF specification, and ggml's block structures that it refers to.
+//!
+//! Not here: packing for kernels, and which tensor gets which format.
+
+use half::f16;
+
+pub mod activation;
+
+/// One block format.
+pub trait BlockFormat {
+    /// GGUF's name, in lower case.
+    const NAME: &'static str;
+    /// Elements of a block.
+    const LEN: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+
+    /// Writes the `LEN` values of a block of `BYTES` bytes.
+    fn dequantize(block: &[u8], out: &mut [f32]);
+}
+
+macro_rules! formats {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        $(mod $module;)*
+
+        /// A block format.
+        #[allow(non_camel_case_types, reason = "GGUF's names")]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Format { $($name),* }
+
+        impl Format {
+            /// All formats, alphabetical.
+            pub const ALL: [Format; [$(Format::$name),*].len()] = [$(Format::$name),*];
+
+            /// GGUF's name, in lower case; the text syntax.
+            pub fn name(self) -> &'static str {
+                match self { $(Format::$name => <$module::$name as BlockFormat>::NAME),* }
+            }
+
+            /// Elements of a block.
+            pub fn block_len(self) -> usize {
+                match self { $(Format::$name => <$module::$name as BlockFormat>::LEN),* }
+            }
+
+            /// Bytes of a block.
+            pub fn block_bytes(self) -> usize {
+                match self { $(Format::$name => <$module::$name as BlockFormat>::BYTES),* }
+            }
+
+            /// The values of one block: `block_bytes` bytes → `block_len` values.
+            pub fn dequantize_block(self, block: &[u8], out: &mut [f32]) {
+                match self { $(Format::$name => $module::$name::dequantize(block, out)),* }
+            }
+        }
+    };
+}
+
+formats! {
+    q2_k::Q2_K,
+    q3_k::Q3_K,
+    q4_0::Q4_0,
+    q4_1::Q4_1,
+    q4_k::Q4_K,
+    q5_0::Q5_0,
+    q5_1::Q5_1,
+    q5_k::Q5_K,
+    q6_k::Q6_K,
+    q8_0::Q8_0,
+}
+
+impl Format {
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Format> {
+        Self::ALL.into_iter().find(|f| f.name() == name)
+    }
+
+    /// The values of whole blocks.
+    pub fn dequantize(self, blocks: &[u8]) -> Vec<f32> {
+        let len = self.block_len();
+        let mut out = vec![0.0; blocks.len() / self.block_bytes() * len];
+        for (block, values) in blocks
+            .chunks_exact(self.block_bytes())
+            .zip(out.chunks_exact_mut(len))
+        {
+            self.dequantize_block(block, values);
+        }
+        out
+    }
+}
+
+/// The f16 at byte `at`.
+fn f16_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+/// Nibble `i` of 16 bytes that hold elements 0…15 in their low and 16…31 in their high halves.
+fn nibble(bytes: &[u8], i: usize) -> u8 {
+    if i < 16 {
+        bytes[i] & 15
+    } else {
+        bytes[i - 16] >> 4
+    }
+}
+
+/// The 6-bit scale and minimum of sub-block `j` in the 12 bytes that Q4_K and Q5_K share.
+fn scale_min(scales: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (scales[j] & 63, scales[j + 4] & 63)
+    } else {
+        (
+            (scales[j + 4] & 15) | (scales[j - 4] >> 6 << 4),
+            (scales[j + 4] >> 4) | (scales[j] >> 6 << 4),
+        )
+    }
+}
