@@ -25,6 +25,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Tokenize as the model does
     Tokenize(Tokenize),
+    /// Compare an executable with the reference evaluator on its model, layer by layer
+    Verify(Verify),
     /// List the targets and CPU levels that code can be generated for
     Targets,
 }
@@ -163,6 +165,32 @@ pub struct Run {
     /// Also write the hidden states
     #[arg(long)]
     pub hidden_states: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// An executable that `compile` wrote
+    pub executable: PathBuf,
+    /// The model that it was made of
+    #[arg(long, value_name = "INPUT")]
+    pub against: String,
+    /// Compare on this text's tokens
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Compare on this many made-up tokens
+    #[arg(long, default_value = "16", conflicts_with = "text", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// The largest relative error of a layer or an output that passes
+    #[arg(long, value_name = "X")]
+    pub max_error: Option<f64>,
+    /// The largest mean divergence of the logits that passes, in nats
+    #[arg(long, value_name = "X")]
+    pub max_kl: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub model: ModelArgs,
 }

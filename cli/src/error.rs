@@ -33,6 +33,15 @@ pub enum Error {
     /// The runtime's tokenizer, tensor reader or writer.
     #[error(transparent)]
     Runtime(#[from] llmc_runtime::Error),
+    /// An executable is further from its model than it may be.
+    #[error("{executable} differs from its model: {what} is above its limit{}", others(*count))]
+    Differs {
+        executable: String,
+        /// The first output that differs.
+        what: String,
+        /// How many do.
+        count: usize,
+    },
     /// A bug of the compiler, with what is needed to find it.
     #[error("{0}")]
     Bug(String),
@@ -49,6 +58,14 @@ pub enum Error {
 
 /// The result of a command.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// `, as are N others`.
+fn others(count: usize) -> String {
+    match count {
+        0 | 1 => String::new(),
+        n => format!(", as are {} others", n - 1),
+    }
+}
 
 impl Error {
     /// Wraps what the system said about `path`.
@@ -87,6 +104,7 @@ impl Error {
             | Error::Pack(_)
             | Error::Link(_)
             | Error::Bug(_)
+            | Error::Differs { .. }
             | Error::Io { .. } => 1,
         }
     }

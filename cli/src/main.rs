@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Tokenize(args) => commands::tokenize::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
         Command::Targets => commands::targets::run(),
     };
     match done {

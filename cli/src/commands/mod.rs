@@ -2,6 +2,7 @@
 
 mod checkpoint_weights;
 pub mod compile;
+mod divergence;
 pub mod inspect;
 mod inspect_table;
 mod module_text;
@@ -11,3 +12,4 @@ pub mod run;
 mod stdout;
 pub mod targets;
 pub mod tokenize;
+pub mod verify;
