@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::{DType, quant::activation::RowForm};
+
 /// Floats in one SIMD group; every segment is padded to a multiple of it.
 pub const LANES: u32 = 16;
 
@@ -68,6 +70,33 @@ impl Layout {
     /// Stored elements of a row, where they can be counted.
     pub fn checked_width(&self) -> Option<u32> {
         self.sum(|p| p.checked_next_multiple_of(LANES))
+    }
+
+    /// 4-byte units that a row of `dtype` takes, where they can be counted: 8-bit activations have a
+    /// form of their own ([`RowForm`]).
+    pub fn checked_units(&self, dtype: DType) -> Option<u32> {
+        let width = self.checked_width()?;
+        match dtype {
+            DType::F32 | DType::I32 => Some(width),
+            DType::F16 | DType::BF16 => Some(width / 2),
+            DType::Q8(group) if width < 1 << 28 => Some(RowForm::new(self.len(), group).bytes / 4),
+            DType::Q8(_) | DType::Block(_) | DType::Int8 => None,
+        }
+    }
+
+    /// Whether all elements follow one another, padding behind the last alone.
+    pub fn is_plain(&self) -> bool {
+        let mut ended = false;
+        for s in self.0.iter().filter(|s| s.count > 0) {
+            for p in s.parts.iter().filter(|&&p| p > 0) {
+                let whole = p.is_multiple_of(LANES);
+                if ended || !(whole || s.count == 1) {
+                    return false;
+                }
+                ended = !whole;
+            }
+        }
+        true
     }
 
     fn sum(&self, of: impl Fn(u32) -> Option<u32>) -> Option<u32> {
@@ -138,5 +167,32 @@ mod tests {
         );
         assert_eq!(stored.iter().flatten().count(), 64);
         assert_eq!(l.to_string(), "2x(12, 12) + 1x(16)");
+    }
+
+    #[test]
+    fn plain_rows_are_padded_at_their_end_alone() {
+        let plain = |l: Layout| l.is_plain();
+        assert!(plain(Layout::plain(100)) && plain(Layout::heads(14, &[32, 32])));
+        assert!(plain(Layout::concat(&[
+            Layout::plain(32),
+            Layout::plain(5),
+            Layout::heads(0, &[3])
+        ])));
+        assert!(!plain(Layout::heads(2, &[24])) && !plain(Layout::heads(1, &[8, 16])));
+    }
+
+    #[test]
+    fn rows_take_what_their_type_says() {
+        let units = |dtype| Layout::plain(100).checked_units(dtype);
+        assert_eq!(
+            (units(DType::F32), units(DType::BF16)),
+            (Some(112), Some(56))
+        );
+        // 128 codes, 4 scales, 4 sums, 8 half sums.
+        let q8 = units(DType::Q8(crate::Group::Block));
+        assert_eq!(
+            (q8, units(DType::Int8)),
+            (Some((128u32 + 64).next_multiple_of(64) / 4), None)
+        );
     }
 }

@@ -101,8 +101,8 @@ impl Source {
 /// How a weight's values are stored for its kernels.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pack {
-    /// A matrix in panels of 64 outputs, `[rows / 64][cols][64]`, in the weight's element type.
-    /// With `glu`, gate and up alternate in groups of 16 rows.
+    /// A matrix in panels of 64 outputs, `[rows / 64][cols][64]`, in the weight's element type; block
+    /// formats and `int8` in strips of 16 outputs. With `glu`, gate and up alternate in groups of 16 rows.
     Panels {
         rows: Layout,
         cols: Layout,
@@ -151,12 +151,23 @@ pub struct Value {
     pub place: Option<Place>,
 }
 
+impl Value {
+    /// 4-byte units that a row takes where it is placed; None without rows or without a place.
+    pub fn row_units(&self) -> Option<u32> {
+        let (place, t) = (self.place.as_ref()?, self.ty.tensor()?);
+        match t.dims.len() {
+            1 => Some(1),
+            _ => place.layout.checked_units(t.dtype),
+        }
+    }
+}
+
 /// A value's memory in the arena.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     /// Bytes from the arena's start to the first element.
     pub at: u64,
-    /// Floats from one row to the next.
+    /// 4-byte units from one row to the next, whatever the element type.
     pub stride: u32,
     pub layout: Layout,
 }

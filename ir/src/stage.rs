@@ -8,7 +8,7 @@
 //!
 //! A stage is what has been reached: passes work towards the next one, so that a module at stage
 //! `fused` may have kernels already. What a family writes is stricter ([`fresh`]): nothing fused into a
-//! linear, nothing planned.
+//! linear, no quantised activations, nothing planned.
 
 use crate::{
     Func, Inst, Module, Op, Stage,
@@ -37,6 +37,7 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
         | Op::Mul(_)
         | Op::Pool(_)
         | Op::PositionIds(_)
+        | Op::Quantize(_)
         | Op::Repeat(_)
         | Op::RmsNorm(_)
         | Op::Rope(_)
@@ -109,6 +110,7 @@ pub fn fresh(module: &Module) -> Vec<Violation> {
                 {
                     push(Some(func), Some(inst), "something is fused into a linear");
                 }
+                Op::Quantize(_) => push(Some(func), Some(inst), "an activation is quantised"),
                 Op::Attention(a) if a.schedule.is_some() => {
                     push(Some(func), Some(inst), "attention has a schedule");
                 }

@@ -113,15 +113,18 @@ fn bias() -> impl Strategy<Value = RelativeBias> {
     })
 }
 
-fn linear() -> impl Strategy<Value = Linear> {
-    let norm = prop_oneof![
+fn norm() -> impl Strategy<Value = Norm> {
+    prop_oneof![
         (float(), float()).prop_map(|(eps, offset)| Norm::Rms { eps, offset }),
         float().prop_map(|eps| Norm::Layer { eps })
-    ];
+    ]
+}
+
+fn linear() -> impl Strategy<Value = Linear> {
     let act = || select(ActKind::ALL.to_vec());
     (
         any::<bool>(),
-        option::of(norm),
+        option::of(norm()),
         option::of(act()),
         option::of(act()),
         any::<bool>(),
@@ -189,6 +192,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => mask().prop_map(|mask| MaskScores { mask }.into()),
         1 => select(PoolKind::ALL.to_vec()).prop_map(|kind| Pool { kind }.into()),
         1 => any::<u32>().prop_map(|pad| PositionIds { pad }.into()),
+        1 => (select(DType::all().collect::<Vec<_>>()), option::of(norm()))
+            .prop_map(|(to, norm)| Quantize { to, norm }.into()),
         1 => vec((name(), any::<u32>()), 0..4).prop_map(|layers| Repeat { layers }.into()),
         1 => (float(), float()).prop_map(|(eps, offset)| RmsNorm { eps, offset }.into()),
         1 => (any::<f64>().prop_filter("NaN", |x| !x.is_nan()), any::<u32>(), scaling())

@@ -14,9 +14,12 @@
 //! | linear | panels: rows as the result, cols as x; with `glu`, gate and up alternate |
 //! | gather alone | rows as the result |
 //! | gather and linear (tied) | panels |
-//! | norm, bias, attention bias | vector, as the row that it goes with |
+//! | norm (`quantize`'s too), bias, attention bias | vector, as the row that it goes with |
 
-use llmc_ir::{ENTRY, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, ValueId, WeightId};
+use llmc_ir::{
+    DType, ENTRY, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, TensorType, ValueId,
+    WeightId,
+};
 
 use crate::{
     LinearOperands, Pass, PassError, Remarks, Stats,
@@ -33,9 +36,15 @@ struct Use {
     by: String,
 }
 
-/// Floats from one row to the next: whole panels of 64.
-pub fn stride(layout: &Layout) -> u32 {
-    layout.width().next_multiple_of(64)
+/// 4-byte units from one row of `ty` to the next: numbers in whole panels of 64; 8-bit activations as
+/// their form says. None for what has no rows.
+fn stride(ty: &TensorType, layout: &Layout) -> Option<u32> {
+    let panels = Layout::plain(layout.width().next_multiple_of(64));
+    match ty.dtype {
+        _ if ty.dims.len() == 1 => Some(1),
+        DType::Q8(_) => layout.checked_units(ty.dtype),
+        dtype => panels.checked_units(dtype),
+    }
 }
 
 impl Pass for ChooseLayouts {
@@ -57,13 +66,15 @@ impl Pass for ChooseLayouts {
                 let id = ValueId(v as u32);
                 let outside = entry && func.params.contains(&id);
                 let layout = layouts.get(FuncId(f as u32), id).filter(|_| !outside);
-                let ids = func.ty(id).tensor().is_some_and(|t| t.dims.len() == 1);
-                func.values[v].place = layout.map(|layout| Place {
-                    at: 0,
-                    stride: if ids { 1 } else { stride(layout) },
-                    layout: layout.clone(),
+                let place = layout.zip(func.ty(id).tensor()).and_then(|(layout, ty)| {
+                    Some(Place {
+                        at: 0,
+                        stride: stride(ty, layout)?,
+                        layout: layout.clone(),
+                    })
                 });
-                rewrites += usize::from(layout.is_some());
+                rewrites += usize::from(place.is_some());
+                func.values[v].place = place;
             }
         }
         Ok(Stats::of(rewrites))
@@ -150,6 +161,7 @@ fn uses(
             list
         }
         Op::Gather(_) => weights.map(|w| table(w, y, by)).collect(),
+        Op::Quantize(_) => weights.map(|w| vector(w, x.clone())).collect(),
         Op::RmsNorm(_) | Op::LayerNorm(_) => {
             let len = |w: WeightId| module.weights[w.index()].ty.last();
             weights.map(|w| vector(w, of_norm(x, len(w)))).collect()

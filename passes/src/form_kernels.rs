@@ -53,6 +53,7 @@ pub fn shape(op: &Op) -> Shape {
         | Op::L2Normalize(_)
         | Op::LayerNorm(_)
         | Op::Mul(_)
+        | Op::Quantize(_)
         | Op::RmsNorm(_)
         | Op::Rope(_)
         | Op::RopeAngles(_)

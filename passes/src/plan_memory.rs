@@ -205,7 +205,7 @@ fn bytes(module: &Module, func: &Func, v: ValueId) -> u64 {
         Some(Dim::Fixed(n)) => *n,
         None => 1,
     };
-    u64::from(rows) * t.dtype.row_bytes(place.stride.into())
+    u64::from(rows) * u64::from(place.stride) * 4
 }
 
 /// The life of every buffer of a function, parameters' excluded unless `all`.

@@ -228,6 +228,7 @@ impl<'m> Analysis<'m> {
             | Op::MaskScores(_)
             | Op::MergeHeads(_)
             | Op::PositionIds(_)
+            | Op::Quantize(_)
             | Op::RopeAngles(_)
             | Op::Softmax(_)
             | Op::Split(_)
@@ -345,6 +346,8 @@ impl<'m> Analysis<'m> {
         match (t.dtype, t.dims.len(), t.row_len()) {
             (DType::F32, 3, Some(_)) => Ok(self.heads(key)),
             (DType::F32, 2, Some(len)) => self.row(key, len).map(Some),
+            // What a product reads in fewer bits has no gaps.
+            (DType::BF16 | DType::Q8(_), 2, Some(len)) => Ok(Some(Layout::plain(len))),
             (DType::I32, 1, _) => Ok(Some(Layout::plain(1))),
             _ => Err(PassError::unsupported(
                 &func.name,

@@ -17,7 +17,7 @@ use crate::{
     operands,
 };
 
-/// The columns of a buffer in which a value lies, in floats.
+/// The columns of a buffer in which a value lies, in 4-byte units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slice {
     pub buffer: usize,
@@ -80,11 +80,11 @@ impl Storage {
 
     /// A buffer of its own for `v`, where it has a layout.
     fn fresh(&mut self, func: &Func, v: ValueId, param: Option<usize>) {
-        if let Some(place) = &func.value(v).place {
+        if let Some(width) = func.value(v).row_units() {
             self.slices[v.index()] = Some(Slice {
                 buffer: self.buffers.len(),
                 column: 0,
-                width: place.layout.width(),
+                width,
             });
             self.buffers.push(Buffer { root: v, param });
         }
@@ -96,11 +96,7 @@ impl Storage {
         if let (Shape::View, Some(source)) = (shape(&inst.op), source) {
             let mut column = source.column;
             for r in &inst.results {
-                let width = func
-                    .value(*r)
-                    .place
-                    .as_ref()
-                    .map_or(0, |p| p.layout.width());
+                let width = func.value(*r).row_units().unwrap_or(0);
                 self.slices[r.index()] = Some(Slice {
                     buffer: source.buffer,
                     column,
@@ -127,7 +123,7 @@ impl Storage {
         result: ValueId,
         carried: bool,
     ) -> Option<Slice> {
-        let width = func.value(result).place.as_ref()?.layout.width();
+        let width = func.value(result).row_units()?;
         let rows = |v: ValueId| func.ty(v).tensor().and_then(|t| t.dims.first().copied());
         let fits = |v: &ValueId| {
             let slice = self.slices[v.index()]?;
@@ -251,6 +247,7 @@ fn overwritable(inst: &Inst) -> Vec<ValueId> {
         | Op::MergeHeads(_)
         | Op::Pool(_)
         | Op::PositionIds(_)
+        | Op::Quantize(_)
         | Op::RopeAngles(_)
         | Op::Rows(_)
         | Op::Softmax(_)

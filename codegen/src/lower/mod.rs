@@ -38,6 +38,21 @@ pub struct LowerError {
 
 /// Lowers a planned module.
 pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerError> {
+    if let Some(state) = module
+        .states
+        .iter()
+        .find(|s| s.dtype.element_bytes().is_none())
+    {
+        return Err(LowerError {
+            func: ENTRY.into(),
+            op: "kv_append",
+            message: format!(
+                "@{} is a cache of {}, which has no kernel",
+                state.name,
+                state.dtype.name()
+            ),
+        });
+    }
     let mut kv: Vec<KvClass> = (0..module.states.len())
         .map(|i| state_class(module, StateId(i as u32)))
         .collect();
@@ -226,6 +241,7 @@ impl<'a> Lower<'a> {
             Op::Linear(l) => self.linear(inst, l),
             Op::Pool(p) => self.pool(inst, p),
             Op::PositionIds(p) => self.position_ids(inst, p),
+            Op::Quantize(_) => Err(self.error("quantised activations have no kernel")),
             Op::Repeat(_) => {
                 self.calls.push(Call::Layers);
                 Ok(())

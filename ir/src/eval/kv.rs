@@ -1,9 +1,9 @@
 //! Keys and values of past tokens, for every state, slot and sequence.
 //!
-//! Everything is kept, also behind a window: masks hide it. Numbers are rounded to the state's type.
+//! Everything is kept, also behind a window: masks hide it. Heads are rounded to the state's type.
 
-use super::{SeqStep, Step, Tensor, weights::round};
-use crate::{State, StateId};
+use super::{SeqStep, Step, Tensor};
+use crate::{State, StateId, quant::rows::round_rows};
 use indexmap::IndexMap;
 
 /// One sequence's keys `[T, H, Dk]` and values `[T, H, Dv]` in one slot.
@@ -47,9 +47,7 @@ impl KvStore {
                 }
                 held.truncate(keep);
                 for t in step.range(i) {
-                    for x in new.at(t) {
-                        held.push(round(state.dtype, *x)?);
-                    }
+                    held.extend(round_rows(state.dtype, new.last(), new.at(t).to_vec())?);
                 }
             }
         }

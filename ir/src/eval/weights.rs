@@ -1,12 +1,14 @@
-//! Reads weights: the tensors of the checkpoint → one f32 tensor, as the weight's type rounds it.
+//! Reads weights: the tensors of the checkpoint → one f32 tensor, as the weight's type rounds it
+//! ([`crate::quant::rows`]).
 //!
 //! Parts are read whole, transposed where the checkpoint holds the transpose, cut to their rows and
 //! put one after another. Deliberately not here: packing; the evaluator computes with plain rows.
 
 use super::{EvalError, Tensor};
 use crate::{
-    DType, Module, SourcePart, TensorSource, TensorType, WeightId,
-    source::{tensor_name, to_f32},
+    Module, SourcePart, TensorSource, TensorType, WeightId,
+    quant::rows::{round_rows, row_values},
+    source::tensor_name,
 };
 
 /// Entry `slot` of a weight; slot 0 for a single tensor.
@@ -70,7 +72,7 @@ fn read_part(
     let cols = info.dims.last().copied().unwrap_or(1).max(1);
     let size = numbers / u64::from(cols) * info.dtype.row_bytes(cols.into());
     let bytes = source.read(&name, 0..size)?;
-    let mut data = to_f32(info.dtype, &bytes);
+    let mut data = row_values(info.dtype, cols as usize, &bytes);
     source.release(&name, 0..bytes.len() as u64);
     if data.len() as u64 != numbers {
         return Err(format!(
@@ -88,9 +90,8 @@ fn read_part(
             .collect();
     }
     if info.dtype != ty.dtype {
-        for x in &mut data {
-            *x = round(ty.dtype, *x)?;
-        }
+        let cols = want.last().map_or(1, |&d| d as usize);
+        data = round_rows(ty.dtype, cols, data).map_err(|e| format!("`{name}`: {e}"))?;
     }
     match part.rows {
         None => Ok(data),
@@ -99,17 +100,4 @@ fn read_part(
         }
         Some((start, end)) => Err(format!("`{name}` has {rows} rows, not {start}..{end}")),
     }
-}
-
-/// The nearest value of `dtype`, where each element has its own.
-pub fn round(dtype: DType, x: f32) -> Result<f32, String> {
-    Ok(match dtype {
-        DType::F32 => x,
-        DType::F16 => half::f16::from_f32(x).to_f32(),
-        DType::BF16 => half::bf16::from_f32(x).to_f32(),
-        DType::I32 => x.round(),
-        DType::Block(_) | DType::Int8 | DType::Q8(_) => {
-            return Err(format!("elements of {} share scales", dtype.name()));
-        }
-    })
 }

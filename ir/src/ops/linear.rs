@@ -5,24 +5,35 @@
 //! `act` the activation is applied, with `glu` the first half of the outputs is the gate and the
 //! result is act(gate) · up; `residual` (of the result's type) is added last. The operands follow
 //! `@w` in this order, each only where its attribute says that it is there.
+//!
+//! | weights | x |
+//! |---|---|
+//! | f32, f16 | f32 |
+//! | bf16 | f32, bf16 |
+//! | block formats | f32, q8_block |
+//! | int8 | f32, q8_row |
+//!
+//! Quantised x comes out of `quantize`, which does the norm then.
 
 use crate::{
-    Dim, OpDef, OperandType, Type,
-    attr::{AttrReader, AttrValue, Attrs, short},
+    DType, Dim, Group, OpDef, OperandType, Type,
+    attr::{AttrReader, AttrValue, Attrs},
     eval::{Args, EvalError, Frame, Val, dot},
     op::{Operands, last},
     ops::ActKind,
 };
 
-use super::{glu::glu, layer_norm::layer_norm, rms_norm::rms_norm};
+use super::{Norm, glu::glu};
 
-/// A normalisation of the rows that a linear reads.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Norm {
-    /// x / rms(x) · (offset + w); operand: w `[K]`.
-    Rms { eps: f32, offset: f32 },
-    /// (x − mean) / std · w + b; operands: w `[K]`, b `[K]`.
-    Layer { eps: f32 },
+/// Whether x of one element type goes with weights of the other.
+fn multiplies(x: DType, w: DType) -> bool {
+    match (x, w) {
+        (DType::F32, _) => true,
+        (DType::BF16, w) => w == DType::BF16,
+        (DType::Q8(Group::Block), w) => matches!(w, DType::Block(_)),
+        (DType::Q8(Group::Row), w) => w == DType::Int8,
+        (DType::F16 | DType::I32 | DType::Block(_) | DType::Int8, _) => false,
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -38,38 +49,17 @@ impl OpDef for Linear {
     const NAME: &'static str = "linear";
 
     fn attrs(&self) -> Attrs {
-        let norm = self.norm.map(|n| match n {
-            Norm::Rms { eps, offset } => AttrValue::Struct(
-                "rms".into(),
-                Attrs::new()
-                    .float("eps", eps)
-                    .with_some("offset", (offset != 0.0).then(|| AttrValue::Float(short(offset)))),
-            ),
-            Norm::Layer { eps } => AttrValue::Struct("layer".into(), Attrs::new().float("eps", eps)),
-        });
         let word = |k: ActKind| AttrValue::Word(k.name().into());
         Attrs::new()
             .flag("bias", self.bias)
-            .with_some("norm", norm)
+            .with_some("norm", self.norm.map(Norm::attr))
             .with_some("act", self.act.map(word))
             .with_some("glu", self.glu.map(word))
             .flag("residual", self.residual)
     }
 
     fn from_attrs(attrs: &mut AttrReader) -> Result<Self, String> {
-        let norm = match attrs.opt_struct("norm")? {
-            None => None,
-            Some((name, mut a)) => {
-                let eps = a.float("eps")?;
-                let norm = match name.as_str() {
-                    "rms" => Norm::Rms { eps, offset: a.opt_float("offset")?.unwrap_or(0.0) },
-                    "layer" => Norm::Layer { eps },
-                    other => return Err(format!("unknown norm `{other}`")),
-                };
-                a.finish()?;
-                Some(norm)
-            }
-        };
+        let norm = Norm::read(attrs)?;
         let mut act = |key| attrs.opt_word(key)?.map(|w| ActKind::from_name(&w)).transpose();
         let (act, glu) = (act("act")?, act("glu")?);
         if act.is_some() && glu.is_some() {
@@ -80,24 +70,29 @@ impl OpDef for Linear {
 
     fn infer(&self, operands: &[OperandType]) -> Result<Vec<Type>, String> {
         let mut o = Operands::new(operands);
-        let x = o.f32("x", 2)?;
+        let x = o.value("x")?;
+        let x = x.tensor().filter(|t| t.dims.len() == 2);
+        let x = x.ok_or("operand 1 (x) is no tensor of two extents")?;
         let k = last(x, "x")?;
+        let w = o.peek();
         let (m, cols) = o.matrix("w")?;
         if cols != k {
             return Err(format!("x has rows of {k}, w of {cols}"));
         }
+        if let Some(OperandType::Weight(w)) = w
+            && !multiplies(x.dtype, w.dtype)
+        {
+            let (x, w) = (x.dtype.name(), w.dtype.name());
+            return Err(format!("x of {x} does not go with weights of {w}"));
+        }
+        if self.norm.is_some() && x.dtype != DType::F32 {
+            return Err(format!("x of {} is normalised before it is quantised", x.dtype.name()));
+        }
         if self.bias {
             o.weight("bias", &[m])?;
         }
-        match self.norm {
-            None => {}
-            Some(Norm::Rms { .. }) => {
-                o.weight("norm_w", &[k])?;
-            }
-            Some(Norm::Layer { .. }) => {
-                o.weight("norm_w", &[k])?;
-                o.weight("norm_b", &[k])?;
-            }
+        if let Some(norm) = self.norm {
+            norm.infer(&mut o, k)?;
         }
         if self.glu.is_some() && !m.is_multiple_of(2) {
             return Err(format!("glu over {m} outputs, expected an even number"));
@@ -119,11 +114,7 @@ impl OpDef for Linear {
         let bias = if self.bias { Some(args.weight()?) } else { None };
         let x = match self.norm {
             None => x,
-            Some(Norm::Rms { eps, offset }) => rms_norm(&x, &*args.weight()?, eps, offset),
-            Some(Norm::Layer { eps }) => {
-                let (w, b) = (args.weight()?, args.weight()?);
-                layer_norm(&x, &w, &b, eps)
-            }
+            Some(norm) => norm.eval(&x, &mut args)?,
         };
         let bias = |m: usize| bias.as_ref().map_or(0.0, |b| f64::from(b.data[m]));
         let mut y = x.map_rows(w.dims[0], |row| {

@@ -9,6 +9,8 @@ use crate::{
     eval::{Args, EvalError, Frame, Val},
 };
 
+mod norm;
+
 macro_rules! ops {
     ($($module:ident :: $name:ident),* $(,)?) => {
         $(mod $module; pub use $module::$name;)*
@@ -80,6 +82,7 @@ ops! {
     mul::Mul,
     pool::Pool,
     position_ids::PositionIds,
+    quantize::Quantize,
     repeat::Repeat,
     rms_norm::RmsNorm,
     rope::Rope,
@@ -94,6 +97,6 @@ ops! {
 
 pub use activation::ActKind;
 pub use attention::{Flash, RelativeBias};
-pub use linear::Norm;
+pub use norm::Norm;
 pub use pool::PoolKind;
 pub use rope::RopeStyle;

@@ -2,7 +2,8 @@
 //!
 //! A format stores blocks of consecutive elements of a row. Numbers are little endian; `d`, `m` and
 //! `dmin` are f16. Dequantisation is exact in the order that the formulas give (f32, no fused
-//! multiply-add), so that whoever repacks blocks can be compared with it bit for bit.
+//! multiply-add), so that whoever repacks blocks can be compared with it bit for bit. Quantisation is
+//! deterministic; each format says how, and how far it may be off.
 //!
 //! Source: the GGUF specification, and ggml's block structures that it refers to.
 //!
@@ -11,6 +12,8 @@
 use half::f16;
 
 pub mod activation;
+mod fit;
+pub mod rows;
 
 /// One block format.
 pub trait BlockFormat {
@@ -20,10 +23,21 @@ pub trait BlockFormat {
     const LEN: usize;
     /// Bytes of a block.
     const BYTES: usize;
+    /// Greatest error of a quantised value, relative to the block's greatest magnitude, besides
+    /// [`SUBNORMAL`].
+    const ERROR: f32;
 
     /// Writes the `LEN` values of a block of `BYTES` bytes.
     fn dequantize(block: &[u8], out: &mut [f32]);
+
+    /// Writes the block of `BYTES` bytes that stands for `LEN` finite values of magnitudes up to
+    /// [`rows::MAX`]; dequantised they come back within `ERROR`.
+    fn quantize(values: &[f32], block: &mut [u8]);
 }
+
+/// What scales below f16's normal numbers add to a format's error: half of the least of them, 2^-25,
+/// times the 2^12 steps that Q6_K, the finest, has to its greatest value.
+pub const SUBNORMAL: f32 = 1.0 / (1 << 13) as f32;
 
 macro_rules! formats {
     ($($module:ident :: $name:ident),* $(,)?) => {
@@ -56,6 +70,18 @@ macro_rules! formats {
             /// The values of one block: `block_bytes` bytes → `block_len` values.
             pub fn dequantize_block(self, block: &[u8], out: &mut [f32]) {
                 match self { $(Format::$name => $module::$name::dequantize(block, out)),* }
+            }
+
+            /// The block of `block_bytes` bytes that stands for `block_len` values, which are finite
+            /// and at most [`rows::MAX`] in magnitude.
+            pub fn quantize_block(self, values: &[f32], block: &mut [u8]) {
+                match self { $(Format::$name => $module::$name::quantize(values, block)),* }
+            }
+
+            /// Greatest error of a quantised value, relative to the block's greatest magnitude; scales
+            /// below f16's normal numbers add [`SUBNORMAL`].
+            pub fn error(self) -> f32 {
+                match self { $(Format::$name => <$module::$name as BlockFormat>::ERROR),* }
             }
         }
     };
@@ -94,6 +120,18 @@ impl Format {
     }
 }
 
+impl Format {
+    /// Whole blocks of values as stored, under the conditions of [`Format::quantize_block`].
+    pub fn quantize(self, values: &[f32]) -> Vec<u8> {
+        let (len, bytes) = (self.block_len(), self.block_bytes());
+        let mut out = vec![0; values.len() / len * bytes];
+        for (values, block) in values.chunks_exact(len).zip(out.chunks_exact_mut(bytes)) {
+            self.quantize_block(values, block);
+        }
+        out
+    }
+}
+
 /// The f16 at byte `at`.
 fn f16_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
@@ -106,6 +144,50 @@ fn nibble(bytes: &[u8], i: usize) -> u8 {
     } else {
         bytes[i - 16] >> 4
     }
+}
+
+/// Puts 32 codes where [`nibble`] finds them.
+fn put_nibbles(bytes: &mut [u8], codes: impl Iterator<Item = u8>) {
+    for (i, code) in codes.enumerate() {
+        if i < 16 {
+            bytes[i] = code;
+        } else {
+            bytes[i - 16] |= code << 4;
+        }
+    }
+}
+
+/// What was found for every sub-block.
+fn fit_all<T: Copy + Default, const N: usize>(fits: impl Iterator<Item = T>) -> [T; N] {
+    let mut all = [T::default(); N];
+    for (to, fit) in all.iter_mut().zip(fits) {
+        *to = fit;
+    }
+    all
+}
+
+/// Writes d, dmin and the 12 bytes of scales and minima that [`scale_min`] reads; tells d and dmin.
+fn put_scales(block: &mut [u8], fits: &[(f32, f32); 8]) -> (f32, f32) {
+    let most = |of: fn(&(f32, f32)) -> f32| fits.iter().map(of).fold(0.0, f32::max);
+    let ((d_bytes, d), (m_bytes, dmin)) = (
+        fit::f16(most(|f| f.0) / 63.0),
+        fit::f16(most(|f| f.1) / 63.0),
+    );
+    block[..2].copy_from_slice(&d_bytes);
+    block[2..4].copy_from_slice(&m_bytes);
+    let scales = &mut block[4..16];
+    for (j, (s, m)) in fits.iter().enumerate() {
+        let sc = fit::code(*s, fit::inverse(d), 0.0, 63.0) as u8;
+        let mn = fit::code(*m, fit::inverse(dmin), 0.0, 63.0) as u8;
+        if j < 4 {
+            (scales[j], scales[j + 4]) = (sc, mn);
+        } else {
+            scales[j + 4] = (sc & 15) | (mn & 15) << 4;
+            scales[j - 4] |= sc >> 4 << 6;
+            scales[j] |= mn >> 4 << 6;
+        }
+    }
+    (d, dmin)
 }
 
 /// The 6-bit scale and minimum of sub-block `j` in the 12 bytes that Q4_K and Q5_K share.

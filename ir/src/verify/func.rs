@@ -2,7 +2,7 @@
 
 use super::{Found, globals::extents};
 use crate::{
-    DType, ENTRY, Func, Inst, Mask, Op, Operand, TensorType, Type,
+    DType, Dim, ENTRY, Func, Inst, Mask, Op, Operand, TensorType, Type,
     attr::{AttrValue, Attrs},
     builder::operand_types,
 };
@@ -61,10 +61,8 @@ pub(super) fn check(found: &mut Found<'_>, func: &Func) {
     let defined = func.values.iter().zip(&known).filter(|(_, k)| **k);
     for (value, _) in defined {
         if let Some(t) = value.ty.tensor() {
-            let dtype = matches!(t.dtype, DType::F32 | DType::I32);
-            let message = match extents(t).and_then(|()| row(t)) {
-                Ok(()) if dtype => continue,
-                Ok(()) => format!("%{} is {t}, expected f32 or i32", value.name),
+            let message = match extents(t).and_then(|()| row(t)).and_then(|()| elements(t)) {
+                Ok(()) => continue,
                 Err(message) => format!("%{}: {message}", value.name),
             };
             found.func("V10", func, message);
@@ -81,6 +79,23 @@ fn row(t: &TensorType) -> Result<(), String> {
     match fixed.map(u64::from).product::<u64>() {
         n if n <= MAX_ROW => Ok(()),
         n => Err(format!("{t}: {n} elements a row, at most {MAX_ROW}")),
+    }
+}
+
+/// Element types of values; those that `quantize` makes have rows `[n, K]` of whole blocks.
+fn elements(t: &TensorType) -> Result<(), String> {
+    match t.dtype {
+        DType::F32 | DType::I32 => Ok(()),
+        DType::BF16 | DType::Q8(_) => match t.dims.as_slice() {
+            [_, Dim::Fixed(k)] if k.is_multiple_of(t.dtype.block_len()) => Ok(()),
+            _ => Err(format!(
+                "{t}: expected [n, K] of whole blocks of {}",
+                t.dtype.block_len()
+            )),
+        },
+        DType::F16 | DType::Block(_) | DType::Int8 => {
+            Err(format!("{t}: expected f32, i32, bf16, q8_block or q8_row"))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What stands outside of functions: names, bounds, weights, states (V1, V9, V11, V12).
 
 use super::Found;
-use crate::{DType, Dim, ENTRY, State, Sym, TensorType, Weight};
+use crate::{DType, Dim, ENTRY, Format, State, Sym, TensorType, Weight};
 
 /// Greatest bound of a symbolic extent.
 const MAX_BOUND: u32 = 1 << 24;
@@ -111,8 +111,18 @@ fn weight(w: &Weight) -> Result<(), String> {
 }
 
 fn state(s: &State) -> Result<(), String> {
-    if !matches!(s.dtype, DType::F32 | DType::F16 | DType::BF16) {
-        return Err("states hold f32, f16 or bf16".into());
+    match s.dtype {
+        DType::F32 | DType::F16 | DType::BF16 => {}
+        DType::Block(Format::Q8_0) => {
+            let block = s.dtype.block_len();
+            if !s.k_dim.is_multiple_of(block) || !s.v_dim.is_multiple_of(block) {
+                return Err(format!(
+                    "heads of {} and {} elements are not whole blocks of {block}",
+                    s.k_dim, s.v_dim
+                ));
+            }
+        }
+        _ => return Err("states hold f32, f16, bf16 or q8_0".into()),
     }
     let elements = u64::from(s.heads) * u64::from(s.k_dim.max(s.v_dim));
     if s.heads == 0 || s.k_dim == 0 || s.v_dim == 0 || elements > 1 << 24 {

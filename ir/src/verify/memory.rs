@@ -31,11 +31,7 @@ impl Slice {
             Dim::Fixed(n) => *n,
             Dim::Sym(s) => module.bound(*s),
         };
-        let width = if t.dims.len() > 1 {
-            place.layout.checked_width()?
-        } else {
-            1
-        };
+        let width = value.row_units()?;
         Some(Slice {
             at: place.at,
             stride: u64::from(place.stride) * 4,
@@ -88,6 +84,7 @@ fn is_row_wise(op: &Op) -> bool {
         | Op::L2Normalize(_)
         | Op::LayerNorm(_)
         | Op::Mul(_)
+        | Op::Quantize(_)
         | Op::RmsNorm(_)
         | Op::Rope(_)
         | Op::RopeAngles(_)
@@ -136,6 +133,7 @@ fn in_place(inst: &Inst, i: usize) -> bool {
         | Op::MergeHeads(_)
         | Op::Pool(_)
         | Op::PositionIds(_)
+        | Op::Quantize(_)
         | Op::RopeAngles(_)
         | Op::Rows(_)
         | Op::Softmax(_)

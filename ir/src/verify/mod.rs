@@ -5,20 +5,20 @@
 //! | V1 | Names are unique: weights and states together, functions, values of a function, results of a function, kernels. |
 //! | V2 | Every id is in range. |
 //! | V3 | Every value is defined once, by a parameter or an instruction, before it is read or returned. |
-//! | V4 | Operands are what the op expects, results of the types that it infers. |
+//! | V4 | Operands are what the op expects, results of the types that it infers; a linear multiplies element types that go together. |
 //! | V5 | Attributes are finite; masks join two terms or more, windows and tiles hold at least one element. |
 //! | V6 | `repeat` stands in the entry; its classes exist, take its operands and return the carried value alone. |
 //! | V7 | What has slots is used by one layer class, not by the entry, and has every slot that `repeat` lists. |
 //! | V8 | There is an entry; it takes `ids`, `pos`, `types` and the step, and returns tensors. |
 //! | V9 | Bounds of extents are at least 1 (`R`: 0) and at most 2^24. |
-//! | V10 | Values' extents are at least 1; there are four at most, and fewer than 2^40 elements (values: 2^24 a row); values are f32 or i32. |
-//! | V11 | Weights have fixed extents, floats, and sources whose rows make them up; only stacks name `{layer}`. |
-//! | V12 | States hold floats, and each slot is appended to at most once a step, with one `kv_append`. |
+//! | V10 | Values' extents are at least 1; there are four at most, and fewer than 2^40 elements (values: 2^24 a row); values are f32, i32, or what `quantize` makes: rows of whole blocks. |
+//! | V11 | Weights have fixed extents, floats or whole blocks, and sources whose rows make them up; only stacks name `{layer}`. |
+//! | V12 | States hold floats or whole blocks of q8_0, and each slot is appended to at most once a step, with one `kv_append`. |
 //! | V13 | The stage's legality (see [`crate::stage`]). |
 //! | V14 | Kernels, where there are any, partition the function's body. |
 //! | V15 | Planned values have places inside of the arena, whose layouts and strides fit. |
 //! | V16 | Planned memory is not overwritten while somebody needs it. |
-//! | V17 | Packs fit their weights; planned weights that are used have one. |
+//! | V17 | Packs fit their weights, blocks in plain rows; planned weights that are used have one. |
 //!
 //! [`verify`] returns every violation, in the order of weights, states, functions. V14–V17 are looked at
 //! once the rest holds. Nothing panics, whatever the module. Deliberately not here: values of weights

@@ -2,7 +2,8 @@
 
 use super::Found;
 use crate::{
-    Dim, ENTRY, Func, Layout, Module, Op, Operand, Pack, Place, Stage, Value, Weight, WeightId,
+    DType, Dim, ENTRY, Func, Layout, Module, Op, Operand, Pack, Place, Stage, Value, Weight,
+    WeightId,
 };
 
 pub(super) fn check(found: &mut Found<'_>) {
@@ -59,12 +60,16 @@ fn used(module: &Module, id: WeightId) -> bool {
 fn pack_fits(w: &Weight, pack: &Pack) -> Result<(), String> {
     let dims = w.ty.fixed_dims().unwrap_or_default();
     let covers = |l: &Layout, n: u32| l.checked_len() == Some(n) && l.checked_width().is_some();
+    // Blocks follow one another, and vectors are stored as f32.
+    let plain = |l: &Layout| w.ty.dtype.element_bytes().is_some() || l.is_plain();
     let fits = match (pack, dims.as_slice()) {
         (Pack::Panels { rows, cols, glu }, &[m, k]) => {
-            covers(rows, m) && covers(cols, k) && (!glu || m.is_multiple_of(2))
+            covers(rows, m) && covers(cols, k) && plain(cols) && (!glu || m.is_multiple_of(2))
         }
-        (Pack::Rows { cols }, &[_, k]) => covers(cols, k),
-        (Pack::Vector { layout }, &[n] | &[_, n]) => covers(layout, n),
+        (Pack::Rows { cols }, &[_, k]) => covers(cols, k) && plain(cols),
+        (Pack::Vector { layout }, &[n] | &[_, n]) => {
+            covers(layout, n) && w.ty.dtype.element_bytes().is_some()
+        }
         _ => false,
     };
     if fits {
@@ -166,18 +171,18 @@ fn fits(module: &Module, value: &Value, place: &Place, arena: u64) -> Result<(),
         if place.layout.checked_len() != Some(want) {
             return Err(format!("the layout does not cover rows of {want}"));
         }
+        if !matches!(t.dtype, DType::F32 | DType::I32) && !place.layout.is_plain() {
+            return Err(format!("rows of {} are stored plainly", t.dtype.name()));
+        }
         if !place.at.is_multiple_of(64) {
             return Err("it does not start at a multiple of 64 bytes".into());
         }
-        place
-            .layout
-            .checked_width()
-            .ok_or("the layout is too wide")?
+        value.row_units().ok_or("the layout is too wide")?
     } else {
         1
     };
     if width > place.stride {
-        return Err(format!("rows of {width} are wider than the stride"));
+        return Err(format!("rows of {width} units are wider than the stride"));
     }
     match extent(module, value, place, width).and_then(|n| place.at.checked_add(n)) {
         Some(end) if end <= arena => Ok(()),
