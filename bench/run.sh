@@ -1,20 +1,75 @@
 #!/usr/bin/env bash
-# Purpose: sentences per second of a compiled all-MiniLM-L6-v2 next to onnxruntime, alternating in one run.
-# Usage:   make bench          or: LLMC=target/release/llmc bench/run.sh [--json] [--repeats N] [--peer-only] …
-#          onnxruntime goes into target/bench-venv, the ONNX graphs beside the model. A quiet machine gives the better answer.
+# Purpose: what llmc compiles next to its peers, alternating in one run: encoders next to onnxruntime, decoders next to
+#          llama.cpp. Markdown tables on standard output, JSON lines in target/bench/{encoders,decoders}.jsonl.
+# Usage:   make bench          or: LLMC=target/release/llmc bench/run.sh [encoders|decoders|all] [MODEL…] [OPTIONS]
+#          Without a part, $BENCH says which, else all. MODEL (decoders): a name of examples/get_models.sh --list, or a
+#          path. OPTIONS: --threads 1,2  --repeats 5  --cases …  --compile "OPTIONS"  --peer-only  --llmc-only (decoders)
+# Example: bench/run.sh decoders gemma3-270m --threads 1 --cases 512+128 --repeats 3
+#          Python packages are kept in ~/.cache/llmc/venv. A quiet machine gives the better answer.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 models=${LLMC_MODELS:-$HOME/.cache/llmc/models}
-venv=${CARGO_TARGET_DIR:-target}/bench-venv
+venvs=$HOME/.cache/llmc/venv
+target=${CARGO_TARGET_DIR:-target}
+llmc=${LLMC:-target/release/llmc}
 
-examples/get_models.sh all-minilm-l6-v2 >&2
-if ! "$venv/bin/python" -c 'import numpy, onnx, onnxruntime, safetensors, sympy' 2>/dev/null; then
-  echo "bench: installing onnxruntime into $venv" >&2
-  python3 -m venv "$venv" || { echo "bench: python3 -m venv failed (Debian: python3-venv)" >&2; exit 1; }
+part=${BENCH:-all}
+case ${1:-} in encoders | decoders | all) part=$1; shift ;; esac
+named=()
+while [ $# -gt 0 ] && [[ $1 != -* ]]; do named+=("$1"); shift; done
+case $part in
+  encoders | all)
+    [ ${#named[@]} -eq 0 ] || { echo "bench: models are named for the part \`decoders\` only" >&2; exit 2; } ;;
+  decoders) ;;
+  *) echo "bench: BENCH is \`$part\`, expected encoders, decoders or all" >&2; exit 2 ;;
+esac
+
+# venv NAME MODULE… -- PIP-ARGUMENT…: makes the environment unless it can import the modules.
+venv() {
+  local folder=$venvs/$1 modules=()
+  shift
+  while [ "$1" != -- ]; do modules+=("$1"); shift; done
+  shift
+  if ! "$folder/bin/python" -c "import $(IFS=,; echo "${modules[*]}")" 2>/dev/null; then
+    echo "bench: installing $* into $folder" >&2
+    python3 -m venv "$folder" || { echo "bench: python3 -m venv failed (Debian: python3-venv)" >&2; return 1; }
+    nice -n 10 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+  fi
+}
+
+encoders() {
+  examples/get_models.sh all-minilm-l6-v2 >&2 || return 1
   # sympy: onnxruntime.transformers wants it
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check numpy onnx onnxruntime safetensors sympy
-fi
+  venv onnxruntime numpy onnx onnxruntime safetensors sympy -- numpy onnx onnxruntime safetensors sympy || return 1
+  "$target/release/llmc-bench" encoders "$models/all-minilm-l6-v2" --python "$venvs/onnxruntime/bin/python" --llmc "$llmc" \
+    --golden tests/golden/real/all-minilm-l6-v2 --cache "$models/bench" --record "$target/bench/encoders.jsonl" "$@"
+}
+
+decoders() {
+  local name paths=() version=0.3.36
+  [ ${#named[@]} -gt 0 ] || named=(gemma3-270m qwen2.5-coder-0.5b)
+  for name in "${named[@]}"; do
+    if [[ $name == */* || -e $name ]]; then
+      paths+=("$name")
+    else
+      examples/get_models.sh "$name" >&2 || return 1
+      paths+=("$models/$name"/*.gguf)
+    fi
+  done
+  # Built from source, for this processor: some minutes, once.
+  CMAKE_ARGS=-DGGML_NATIVE=ON CMAKE_BUILD_PARALLEL_LEVEL=2 MAKEFLAGS=-j2 \
+    venv "llama-cpp-$version" llama_cpp -- --no-binary llama-cpp-python "llama-cpp-python==$version" || return 1
+  "$target/release/llmc-bench" decoders "${paths[@]}" --python "$venvs/llama-cpp-$version/bin/python" --llmc "$llmc" \
+    --cache "$models/bench" --record "$target/bench/decoders.jsonl" "$@"
+}
+
 cargo build --quiet --release --locked -p llmc-bench
-exec "${CARGO_TARGET_DIR:-target}/release/llmc-bench" --python "$venv/bin/python" --llmc "${LLMC:-target/release/llmc}" \
-  --model "$models/all-minilm-l6-v2" --golden tests/golden/real/all-minilm-l6-v2 "$@"
+status=0
+case $part in
+  all)
+    encoders "$@" || status=1
+    decoders "$@" || status=1 ;;
+  *) "$part" "$@" || status=$? ;;
+esac
+exit $status

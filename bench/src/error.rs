@@ -26,4 +26,6 @@ pub enum Error {
         cosine: f64,
         least: f64,
     },
+    #[error("not measured: {0}")]
+    Unmeasured(String),
 }

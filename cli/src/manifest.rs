@@ -52,6 +52,7 @@ pub fn manifest(
         scratch_bytes: plan.scratch_bytes,
         weight_bytes: weights.bytes,
         weight_types: weights.bytes_by_type(),
+        traffic: weights.traffic(module),
         outputs: plan.outputs.clone(),
         taps: plan.taps,
         kv: plan.kv.clone(),

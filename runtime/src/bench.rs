@@ -1,8 +1,10 @@
 //! `bench`: how fast this executable is on this machine.
 //!
-//! Input: sizes. Output: a line, or a JSON line, for each measure: prompt processing (`pp512`) and
-//! text generation (`tg128`) in tokens a second for decoders, `embed b32 s128` in sequences a
-//! second for encoders. Each is run once to warm up, then `-r` times; the mean is told.
+//! Input: sizes. Output: a line, or a JSON line, for each measure: for decoders tokens a second of
+//! reading a prompt into an empty cache (`pp512`) and of one token after another behind that prompt
+//! (`tg128`, `depth` being the prompt), for encoders sequences a second (`embed b32 s128`). A run is
+//! done once to warm up, then `-r` times; the mean is told. The head computes one row a sequence and
+//! step, as when text is generated.
 //! Not here: sampling and text, which are no part of the measure.
 
 use crate::decode_loop::rate;
@@ -18,10 +20,10 @@ use std::time::Instant;
 /// Arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// Prompt tokens [default: 512, or what the context holds]
+    /// Prompt tokens, which the new ones follow [default: 512, or what the context holds]
     #[arg(short = 'p', value_name = "TOKENS")]
     pub prompt: Option<usize>,
-    /// New tokens [default: 128, or what the context holds]
+    /// New tokens, one a step [default: 128, or what the context holds]
     #[arg(short = 'n', value_name = "TOKENS")]
     pub new: Option<usize>,
     /// Sequences at once [default: 1, encoders 32]
@@ -42,6 +44,8 @@ pub struct BenchArgs {
 struct Measure {
     test: String,
     unit: &'static str,
+    /// Tokens in the cache of each sequence when the measure starts.
+    depth: usize,
     /// One rate a run.
     rates: Vec<f64>,
 }
@@ -65,6 +69,9 @@ pub fn bench(session: &Session<'_>, args: &BenchArgs, out: &mut dyn Write) -> Re
             line[unit] = json!(mean);
             line["stddev"] = json!(spread);
             line["runs"] = json!(measure.rates.len());
+            if m.kind == Kind::Decoder {
+                line["depth"] = json!(measure.depth);
+            }
             writeln!(out, "{line}")
         } else {
             let unit = unit.replace("_s", "/s");
@@ -81,24 +88,27 @@ pub fn bench(session: &Session<'_>, args: &BenchArgs, out: &mut dyn Write) -> Re
     match m.kind {
         Kind::Encoder => tell(encode(session, args)?),
         Kind::Decoder => {
-            let context = m.limits.max_context as usize;
-            let size = |flag: &str, given: Option<usize>, default: usize| match given {
-                Some(n) if n > context => Err(Error::Usage(format!(
-                    "{flag} {n}: the context is {context} tokens"
-                ))),
-                Some(n) => Ok(n),
-                None => Ok(default.min(context)),
-            };
-            let prompt = size("-p", args.prompt, 512)?;
-            let new = size("-n", args.new, 128)?;
-            if prompt > 0 {
-                tell(prefill(session, args, prompt)?)?;
-            }
-            if new > 0 {
-                tell(decode(session, args, new)?)?;
-            }
-            Ok(())
+            let (prompt, new) = sizes(args, m.limits.max_context as usize)?;
+            decode(session, args, prompt, new)?
+                .into_iter()
+                .try_for_each(tell)
         }
+    }
+}
+
+/// The prompt and the new tokens, which must fit the context together.
+fn sizes(args: &BenchArgs, context: usize) -> Result<(usize, usize)> {
+    let left = args
+        .prompt
+        .map_or(context / 2, |p| context.saturating_sub(p));
+    let new = args.new.unwrap_or(left.min(128));
+    let prompt = args.prompt.unwrap_or(context.saturating_sub(new).min(512));
+    match prompt.saturating_add(new) {
+        0 => Err(Error::Usage("-p 0 -n 0 leave nothing to measure".into())),
+        all if all > context => Err(Error::Usage(format!(
+            "-p {prompt} -n {new}: the context is {context} tokens"
+        ))),
+        _ => Ok((prompt, new)),
     }
 }
 
@@ -116,16 +126,6 @@ fn named(test: String, batch: usize) -> String {
     } else {
         format!("{test} b{batch}")
     }
-}
-
-/// Times `run` once to warm up, then as often as asked; `count` things are done each time.
-fn measure(
-    runs: u32,
-    count: usize,
-    mut run: impl FnMut() -> Result<std::time::Duration>,
-) -> Result<Vec<f64>> {
-    run()?;
-    (0..runs).map(|_| Ok(rate(count, run()?))).collect()
 }
 
 fn encode(session: &Session<'_>, args: &BenchArgs) -> Result<Measure> {
@@ -157,20 +157,19 @@ fn encode(session: &Session<'_>, args: &BenchArgs) -> Result<Measure> {
         })
         .collect();
     let mut engine = session.engine(0, 0, false)?;
-    let rates = measure(args.runs, batch, || {
+    engine.run(&works, &mut |_| Ok(()))?;
+    let mut rates = Vec::new();
+    for _ in 0..args.runs {
         let start = Instant::now();
         engine.run(&works, &mut |_| Ok(()))?;
-        Ok(start.elapsed())
-    })?;
+        rates.push(rate(batch, start.elapsed()));
+    }
     Ok(Measure {
         test: format!("embed b{batch} s{seq}"),
         unit: "sent_s",
+        depth: 0,
         rates,
     })
-}
-
-fn open_all(engine: &mut Engine<'_>, batch: usize) -> Result<Vec<SeqId>> {
-    (0..batch).map(|_| engine.open()).collect()
 }
 
 /// Rows of the model's head for one token a sequence; none for models without a head.
@@ -179,64 +178,67 @@ fn last_row(session: &Session<'_>) -> Rows {
     if head { Rows::Last } else { Rows::None }
 }
 
-fn prefill(session: &Session<'_>, args: &BenchArgs, tokens: usize) -> Result<Measure> {
+/// Prompts into an empty cache, then one token after another behind them.
+fn decode(
+    session: &Session<'_>,
+    args: &BenchArgs,
+    prompt: usize,
+    new: usize,
+) -> Result<Vec<Measure>> {
     let batch = args.batch.unwrap_or(1) as usize;
-    let prompts: Vec<Vec<i32>> = (0..batch).map(|i| ids(session, tokens, i)).collect();
+    let prompts: Vec<Vec<i32>> = (0..batch).map(|i| ids(session, prompt, i)).collect();
+    let fed = ids(session, new * batch, batch);
     let rows = last_row(session);
-    let mut engine = session.engine(batch, tokens, false)?;
-    let rates = measure(args.runs, batch * tokens, || {
-        let seqs = open_all(&mut engine, batch)?;
-        let works: Vec<Work<'_>> = prompts
-            .iter()
-            .zip(&seqs)
-            .map(|(ids, &seq)| Work {
-                seq: Some(seq),
-                ids,
-                types: &[],
-                rows,
-            })
-            .collect();
+    let mut engine = session.engine(batch, prompt + new, false)?;
+    let (mut pp, mut tg) = (Vec::new(), Vec::new());
+    for run in 0..=args.runs {
+        let seqs: Vec<SeqId> = (0..batch).map(|_| engine.open()).collect::<Result<_>>()?;
         let start = Instant::now();
-        engine.run(&works, &mut |_| Ok(()))?;
-        let time = start.elapsed();
+        if prompt > 0 {
+            feed(&mut engine, &seqs, prompts.iter().map(Vec::as_slice), rows)?;
+        }
+        let read = start.elapsed();
+        for step in fed.chunks(batch) {
+            feed(&mut engine, &seqs, step.chunks(1), rows)?;
+        }
+        let written = start.elapsed() - read;
         seqs.into_iter().for_each(|seq| engine.close(seq));
-        Ok(time)
-    })?;
-    Ok(Measure {
-        test: named(format!("pp{tokens}"), batch),
+        if run > 0 {
+            pp.push(rate(batch * prompt, read));
+            tg.push(rate(batch * new, written));
+        }
+    }
+    let measure = |test: String, depth, rates| Measure {
+        test: named(test, batch),
         unit: "tok_s",
+        depth,
         rates,
-    })
+    };
+    let measures = [
+        (prompt, measure(format!("pp{prompt}"), 0, pp)),
+        (new, measure(format!("tg{new}"), prompt, tg)),
+    ];
+    Ok(measures
+        .into_iter()
+        .filter_map(|(tokens, measure)| (tokens > 0).then_some(measure))
+        .collect())
 }
 
-fn decode(session: &Session<'_>, args: &BenchArgs, tokens: usize) -> Result<Measure> {
-    let batch = args.batch.unwrap_or(1) as usize;
-    let fed = ids(session, tokens * batch, 1);
-    let rows = last_row(session);
-    let mut engine = session.engine(batch, tokens, false)?;
-    let rates = measure(args.runs, batch * tokens, || {
-        let seqs = open_all(&mut engine, batch)?;
-        let start = Instant::now();
-        for step in fed.chunks(batch) {
-            let works: Vec<Work<'_>> = step
-                .chunks(1)
-                .zip(&seqs)
-                .map(|(ids, &seq)| Work {
-                    seq: Some(seq),
-                    ids,
-                    types: &[],
-                    rows,
-                })
-                .collect();
-            engine.run(&works, &mut |_| Ok(()))?;
-        }
-        let time = start.elapsed();
-        seqs.into_iter().for_each(|seq| engine.close(seq));
-        Ok(time)
-    })?;
-    Ok(Measure {
-        test: named(format!("tg{tokens}"), batch),
-        unit: "tok_s",
-        rates,
-    })
+/// Runs one more piece of every sequence.
+fn feed<'a>(
+    engine: &mut Engine<'_>,
+    seqs: &[SeqId],
+    pieces: impl Iterator<Item = &'a [i32]>,
+    rows: Rows,
+) -> Result<()> {
+    let works: Vec<Work<'_>> = pieces
+        .zip(seqs)
+        .map(|(ids, &seq)| Work {
+            seq: Some(seq),
+            ids,
+            types: &[],
+            rows,
+        })
+        .collect();
+    engine.run(&works, &mut |_| Ok(()))
 }

@@ -120,6 +120,7 @@ fn describe(session: &Session<'_>) -> Value {
             "input_tokens": session.max_input(),
         },
         "arithmetic": {"activations": m.activations, "weights": m.weight_types},
+        "traffic": m.traffic,
         "kv": kv,
         "memory": {
             "weights": mem.weights,
@@ -197,6 +198,15 @@ fn table(session: &Session<'_>) -> String {
                 .join(", "),
         ),
     ];
+    lines.push((
+        "a token",
+        format!(
+            "reads {} of weights, multiplies with {} parameters and for its logits with {}",
+            size(m.traffic.step_bytes),
+            m.traffic.token_parameters,
+            m.traffic.row_parameters
+        ),
+    ));
     for c in &m.kv {
         let per_token = c.page_bytes * u64::from(c.slots) / PAGE_TOKENS as u64;
         let window = c.window.map_or(String::new(), |w| format!(", window {w}"));

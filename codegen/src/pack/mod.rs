@@ -8,6 +8,7 @@
 
 mod form;
 mod plan;
+mod traffic;
 mod write;
 
 pub use form::{Form, PANEL};

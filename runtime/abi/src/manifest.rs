@@ -34,6 +34,9 @@ pub struct Manifest {
     pub weight_bytes: u64,
     /// Weight element types and how many bytes each takes, for `info`.
     pub weight_types: BTreeMap<String, u64>,
+    /// What a token costs in weights, for `info`.
+    #[serde(default)]
+    pub traffic: Traffic,
     pub outputs: Vec<Output>,
     pub taps: Taps,
     pub kv: Vec<KvClass>,
@@ -74,6 +77,17 @@ pub enum Kind {
 pub struct LevelInfo {
     pub name: String,
     pub features: Vec<String>,
+}
+
+/// The weights' part in a step. A weight counts for every instruction and layer that reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes that a step of one token and one row reads: all of a matrix or vector, one row of a table.
+    pub step_bytes: u64,
+    /// Elements of the matrices that every token is multiplied with.
+    pub token_parameters: u64,
+    /// Elements of those that every row of `Batch::rows` is multiplied with: the head's.
+    pub row_parameters: u64,
 }
 
 /// Bounds of one step and of one sequence.

@@ -240,7 +240,11 @@ fn bench_and_info_print_json() {
             })
             .collect()
     };
-    assert_eq!(names(&decoder(), "bench --json -r 1"), ["pp400", "tg128"]);
+    assert_eq!(names(&decoder(), "bench --json -r 1"), ["pp272", "tg128"]);
+    assert_eq!(
+        names(&decoder(), "bench --json -r 1 -p 390"),
+        ["pp390", "tg10"]
+    );
     assert_eq!(
         names(&decoder(), "bench --json -r 1 -p 0 -n 3 -b 2"),
         ["tg3 b2"]
@@ -250,10 +254,19 @@ fn bench_and_info_print_json() {
         ["embed b4 s9"]
     );
     assert_eq!(names(&encoder(), "bench --json -r 1"), ["embed b32 s100"]);
-    assert_eq!(
-        run(&decoder(), "bench -p 401", "").unwrap_err().exit_code(),
-        2
-    );
+    let depths = run(&decoder(), "bench --json -r 1 -p 7 -n 2", "").unwrap();
+    let depths = depths
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["depth"].clone());
+    assert_eq!(depths.collect::<Vec<_>>(), [0, 7]);
+    for bad in [
+        "bench -p 401",
+        "bench -p 300 -n 101",
+        "bench -p 0 -n 0",
+        "bench -n 18446744073709551615",
+    ] {
+        assert_eq!(run(&decoder(), bad, "").unwrap_err().exit_code(), 2);
+    }
     assert_eq!(
         run(&encoder(), "bench -s 401", "").unwrap_err().exit_code(),
         2

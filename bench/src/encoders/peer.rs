@@ -1,13 +1,15 @@
 //! onnxruntime, through `ort_minilm.py`: one process per graph, asked over its standard input.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
-use crate::case::{self, Case};
+use super::case::Case;
 use crate::error::Error;
-use crate::ours::output;
+use crate::median::median;
+use crate::process::{Server, output, parse};
 
+/// The script, in messages.
+const SCRIPT: &str = "ort_minilm.py";
 /// Both sides must be at least this close to the reference.
 const LEAST_COSINE: f64 = 0.9999;
 
@@ -20,9 +22,7 @@ pub struct Peer {
 
 struct Graph {
     name: String,
-    process: Child,
-    ask: ChildStdin,
-    answer: BufReader<ChildStdout>,
+    server: Server,
 }
 
 impl Peer {
@@ -42,9 +42,9 @@ impl Peer {
         };
         let built = output(peer.call("build").arg(model).arg(cache), "")?;
         for line in built.lines() {
-            let json = answer(line)?;
+            let json = parse(SCRIPT, line)?;
             let (Some(name), Some(path)) = (json["graph"].as_str(), json["path"].as_str()) else {
-                return Err(Error::Answer("ort_minilm.py build", line.into()));
+                return Err(Error::Answer(SCRIPT, line.into()));
             };
             let checked = output(
                 peer.call("check")
@@ -53,7 +53,10 @@ impl Peer {
                 "",
             )?;
             close_enough(&format!("onnxruntime, graph {name}"), &checked)?;
-            peer.version = answer(&checked)?["version"].as_str().unwrap_or("?").into();
+            peer.version = parse(SCRIPT, &checked)?["version"]
+                .as_str()
+                .unwrap_or("?")
+                .into();
             let graph = peer.start(name, path)?;
             peer.graphs.push(graph);
         }
@@ -82,22 +85,19 @@ impl Peer {
         threads: usize,
         runs: usize,
     ) -> Result<f64, Error> {
-        let graph = &mut self.graphs[graph];
-        let io = |e| Error::Io(PathBuf::from("onnxruntime"), e);
-        writeln!(graph.ask, "{threads} {} {} {runs}", case.batch, case.seq).map_err(io)?;
-        graph.ask.flush().map_err(io)?;
-        let mut line = String::new();
-        graph.answer.read_line(&mut line).map_err(io)?;
-        let times: Vec<f64> = answer(&line)?["ms"]
+        let answer = self.graphs[graph]
+            .server
+            .ask(&format!("{threads} {} {} {runs}", case.batch, case.seq))?;
+        let times: Vec<f64> = answer["ms"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(serde_json::Value::as_f64)
             .collect();
         if times.is_empty() {
-            Err(Error::Answer("ort_minilm.py serve", line))
+            Err(Error::Answer(SCRIPT, answer.to_string()))
         } else {
-            Ok(case::median(&times))
+            Ok(median(&times))
         }
     }
 
@@ -108,42 +108,15 @@ impl Peer {
     }
 
     fn start(&self, name: &str, path: &str) -> Result<Graph, Error> {
-        let io = |e| Error::Io(self.python.clone(), e);
-        let broken = || io(std::io::ErrorKind::BrokenPipe.into());
-        let mut process = self
-            .call("serve")
-            .arg(path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(io)?;
-        let ask = process.stdin.take().ok_or_else(broken)?;
-        let answer = BufReader::new(process.stdout.take().ok_or_else(broken)?);
         Ok(Graph {
             name: name.into(),
-            process,
-            ask,
-            answer,
+            server: Server::start(self.call("serve").arg(path), SCRIPT)?,
         })
     }
 }
 
-impl Drop for Graph {
-    fn drop(&mut self) {
-        // An empty line ends it; one that does not listen is ended.
-        if writeln!(self.ask).and_then(|()| self.ask.flush()).is_err() {
-            let _ = self.process.kill();
-        }
-        let _ = self.process.wait();
-    }
-}
-
-fn answer(line: &str) -> Result<serde_json::Value, Error> {
-    serde_json::from_str(line).map_err(|_| Error::Answer("ort_minilm.py", line.into()))
-}
-
 fn close_enough(who: &str, line: &str) -> Result<f64, Error> {
-    let cosine = answer(line)?["cosine"].as_f64().unwrap_or(0.0);
+    let cosine = parse(SCRIPT, line)?["cosine"].as_f64().unwrap_or(0.0);
     if cosine >= LEAST_COSINE {
         Ok(cosine)
     } else {

@@ -1,4 +1,4 @@
-//! What is measured: the batch's shape, the arithmetic in it, and medians.
+//! What is measured: the batch's shape, the arithmetic in it.
 
 use std::fmt;
 use std::path::Path;
@@ -74,17 +74,6 @@ pub fn runs(flops: f64, threads: usize) -> usize {
     ((0.5 * 80e9 * threads as f64 / flops) as usize).clamp(3, 100)
 }
 
-/// The middle value, or the mean of the two middle ones; 0 for none.
-pub fn median(values: &[f64]) -> f64 {
-    let mut v = values.to_vec();
-    v.sort_by(f64::total_cmp);
-    match v.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => v[n / 2],
-        n => (v[n / 2 - 1] + v[n / 2]) / 2.0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,13 +91,6 @@ mod tests {
             assert!(bad.parse::<Case>().is_err(), "{bad}");
         }
         assert_eq!(Case { batch: 1, seq: 16 }.to_string(), "1x16");
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0]), 2.5);
-        assert_eq!(median(&[]), 0.0);
     }
 
     #[test]
