@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Purpose: what llmc compiles next to its peers, alternating in one run: encoders next to onnxruntime, decoders next to
 #          llama.cpp. Markdown tables on standard output, JSON lines in target/bench/{encoders,decoders}.jsonl.
-# Usage:   make bench          or: LLMC=target/release/llmc bench/run.sh [encoders|decoders|all] [MODEL…] [OPTIONS]
+# Usage:   make bench          or: [LLMC=…/llmc] bench/run.sh [encoders|decoders|all] [MODEL…] [OPTIONS]
 #          Without a part, $BENCH says which, else all. MODEL (decoders): a name of examples/get_models.sh --list, or a
 #          path. OPTIONS: --threads 1,2  --repeats 5  --cases …  --compile "OPTIONS"  --peer-only  --llmc-only (decoders)
 # Example: bench/run.sh decoders gemma3-270m --threads 1 --cases 512+128 --repeats 3
@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 models=${LLMC_MODELS:-$HOME/.cache/llmc/models}
 venvs=$HOME/.cache/llmc/venv
 target=${CARGO_TARGET_DIR:-target}
-llmc=${LLMC:-target/release/llmc}
+llmc=${LLMC:-$target/release/llmc}
 
 part=${BENCH:-all}
 case ${1:-} in encoders | decoders | all) part=$1; shift ;; esac

@@ -26,8 +26,7 @@ impl Traffic {
         let field = |name| {
             json["traffic"][name]
                 .as_f64()
-                .filter(|&v| v > 0.0)
-                .ok_or_else(|| Error::Answer(who, json.to_string()))
+                .ok_or_else(|| Error::Missing(who.into(), name))
         };
         Ok(Traffic {
             step_bytes: field("step_bytes")?,
