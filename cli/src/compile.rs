@@ -68,7 +68,7 @@ pub struct CompileOptions {
 
 /// Is told what happens; every method does nothing by default.
 pub trait Observer {
-    /// A phase begins: `reading`, `passes`, `codegen`, `linking`, `packing`.
+    /// A phase begins: `reading`, `tokenizer`, `passes`, `codegen`, `linking`, `packing`.
     fn phase(&mut self, _name: &'static str) {}
     /// Bytes of weights written, of how many.
     fn packed(&mut self, _done: u64, _of: u64) {}
@@ -122,6 +122,10 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         times: Vec::new(),
     };
     let (dir, mut model) = clock.phase("reading", || read(options))?;
+    let tokenizer = clock.phase("tokenizer", || match &dir.tokenizer {
+        Some(t) if options.emit == Emit::Exe => Ok(llmc_runtime::tokenizer::compile(&t.json)?),
+        _ => Ok(Vec::new()),
+    })?;
     let path = options
         .output
         .clone()
@@ -185,7 +189,7 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
             module: &module,
             plan: &weights,
             source: &model.weights,
-            tokenizer: dir.tokenizer.as_ref().map_or(&[], |t| &t.json),
+            tokenizer: &tokenizer,
             manifest: &manifest,
         };
         clock.observer.phase("packing");

@@ -9,6 +9,7 @@ use crate::decode_loop::{Finish, Request, continue_text};
 use crate::generation_flags::GenerationFlags;
 use crate::interrupt;
 use crate::session::{Session, check_ids};
+use crate::timings::line;
 use crate::{Error, Result};
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -52,6 +53,12 @@ pub fn chat(
             "{}: write a message; Ctrl-D ends, Ctrl-C cuts an answer short",
             m.name
         ));
+    }
+
+    if session.tell_timings {
+        for (part, time) in session.timings.parts() {
+            eprintln!("{}", line(part, time, ""));
+        }
     }
 
     let mut messages: Vec<Message> = Vec::new();
@@ -111,6 +118,9 @@ pub fn chat(
             .and_then(|()| out.flush())
             .map_err(|e| Error::io("standard output", e))?;
         session.note(&done.figures());
+        if session.tell_timings {
+            eprintln!("{}", done.timings(&[]));
+        }
         if done.finish == Finish::Length && args.new.is_none_or(|n| done.ids.len() < n) {
             session.note(&format!("the context of {context} tokens is full"));
         }

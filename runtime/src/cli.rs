@@ -38,6 +38,9 @@ pub struct Common {
     /// No progress and figures on standard error
     #[arg(long, global = true)]
     pub quiet: bool,
+    /// Where the time goes, on standard error, until the text ends (generate, chat)
+    #[arg(short = 'v', long, global = true)]
+    pub timings: bool,
     /// Check the weights against their digest first
     #[arg(long, global = true)]
     pub verify: bool,
@@ -122,6 +125,8 @@ mod tests {
             "--version",
             "generate hello -n 5 --temperature 0.5 --stop a --stop b -t 2",
             "-t 2 generate - --json --ids --ignore-eos",
+            "generate x --timings",
+            "-v chat",
             "chat --system s",
             "embed a b -",
             "embed -",

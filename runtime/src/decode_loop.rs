@@ -11,6 +11,7 @@ use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::session::as_i32;
 use crate::text_stream::{StopFilter, TextStream};
+use crate::timings::line;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use serde::Serialize;
@@ -49,7 +50,10 @@ pub struct Continuation {
     pub ids: Vec<u32>,
     pub text: String,
     pub finish: Finish,
+    /// The prompt, and picking the first token.
     pub prefill: Duration,
+    /// The first token after that one; zero where there is none.
+    pub first_step: Duration,
     /// Prompt tokens that were computed (not found in the cache).
     pub prefilled: usize,
     pub decode: Duration,
@@ -78,6 +82,29 @@ impl Continuation {
             },
         )
     }
+
+    /// The parts of the run, a line each; `before` are those before the prefill, if this is the
+    /// process's first text.
+    pub fn timings(&self, before: &[(&'static str, Duration)]) -> String {
+        let mut lines: Vec<String> = before.iter().map(|&(n, t)| line(n, t, "")).collect();
+        let rates =
+            |tokens: usize, time| format!("{tokens} tokens, {:.1} tok/s", rate(tokens, time));
+        lines.push(line(
+            "prefill",
+            self.prefill,
+            &rates(self.prefilled, self.prefill),
+        ));
+        if !before.is_empty() {
+            let start: Duration = before.iter().map(|(_, t)| *t).sum();
+            lines.push(line("first token", start + self.prefill, "since the start"));
+        }
+        let after = self.ids.len().saturating_sub(1);
+        if after > 0 {
+            lines.push(line("first step", self.first_step, ""));
+            lines.push(line("all steps", self.decode, &rates(after, self.decode)));
+        }
+        lines.join("\n")
+    }
 }
 
 /// Things a second; 0 where nothing was measured.
@@ -95,7 +122,7 @@ pub fn rate(count: usize, time: Duration) -> f64 {
 pub fn continue_text(
     engine: &mut Engine<'_>,
     seq: SeqId,
-    tokenizer: &Tokenizer,
+    tokenizer: &Tokenizer<'_>,
     request: &Request<'_>,
     emit: &mut dyn FnMut(Option<u32>, &str) -> Result<()>,
 ) -> Result<Continuation> {
@@ -136,6 +163,7 @@ pub fn continue_text(
         text: String::new(),
         finish: Finish::Length,
         prefill: Duration::ZERO,
+        first_step: Duration::ZERO,
         prefilled: fresh.len(),
         decode: Duration::ZERO,
     };
@@ -193,7 +221,11 @@ pub fn continue_text(
         if done.ids.len() >= max_new {
             break;
         }
+        let step_start = Instant::now();
         next = step(engine, &[id as i32])?;
+        if done.ids.len() == 1 {
+            done.first_step = step_start.elapsed();
+        }
     }
     done.decode = start.elapsed();
     let (mut rest, stopped) = stops.push(&stream.finish()?);

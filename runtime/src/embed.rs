@@ -57,7 +57,7 @@ pub fn embed(
 /// Encodes the texts and hands them over, an error as the last one.
 fn read_ahead(
     session: &Session<'_>,
-    tools: &TextTools,
+    tools: &TextTools<'_>,
     args: &EmbedArgs,
     input: &mut dyn BufRead,
     send: SyncSender<Result<Item>>,
@@ -89,7 +89,7 @@ fn read_ahead(
     }
 }
 
-fn encode(session: &Session<'_>, tools: &TextTools, text: &str) -> Result<Item> {
+fn encode(session: &Session<'_>, tools: &TextTools<'_>, text: &str) -> Result<Item> {
     let (encoded, cut) = tools.tokenizer.encode_within(text, session.max_input())?;
     check_ids(session.manifest, &encoded.ids)?;
     if encoded.ids.is_empty() {

@@ -10,6 +10,7 @@ use crate::cpu::{choose_level, has_feature};
 use crate::payload::Payload;
 use crate::session::Session;
 use crate::threads::granted_cores;
+use crate::timings::Timings;
 use crate::{Error, Result, bench, chat, cli, embed, generate, infer, info};
 use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
 use std::ffi::{CStr, OsString};
@@ -51,6 +52,7 @@ pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) ->
         .unwrap_or(name)
         .to_string_lossy()
         .into_owned();
+    let timings = Timings::default();
     let cli = match cli::parse(&name, args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -60,7 +62,8 @@ pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) ->
     };
     // What is printed is buffered here; tasks flush where somebody may be waiting.
     let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-    let done = start(program, exe, &name, cli, &mut out);
+    timings.mark("arguments");
+    let done = start(program, exe, &name, cli, &timings, &mut out);
     let flushed = out.flush().map_err(|e| Error::io("standard output", e));
     match done.and(flushed) {
         Ok(()) => 0,
@@ -71,13 +74,21 @@ pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) ->
     }
 }
 
-fn start(program: &Program, exe: &Path, name: &str, cli: Cli, out: &mut dyn Write) -> Result<()> {
+fn start(
+    program: &Program,
+    exe: &Path,
+    name: &str,
+    cli: Cli,
+    timings: &Timings,
+    out: &mut dyn Write,
+) -> Result<()> {
     let payload = Payload::open(exe)?;
     let m = &payload.manifest;
     let written = |e| Error::io("standard output", e);
     if cli.version {
         return writeln!(out, "{} ({})", m.name, m.producer).map_err(written);
     }
+    timings.mark("map");
     let level = choose_level(&m.levels, cli.common.level.as_deref(), has_feature)?;
     let step = find_step(program, &m.levels[level].name)?;
     if cli.common.verify || matches!(cli.task, Some(Task::Verify)) {
@@ -85,12 +96,14 @@ fn start(program: &Program, exe: &Path, name: &str, cli: Cli, out: &mut dyn Writ
     }
     let session = Session {
         manifest: m,
-        tokenizer: &payload.tokenizer,
+        tokenizer: payload.tokenizer(),
         weights: payload.weights(),
         step,
         level,
         threads: cli.common.threads.unwrap_or_else(granted_cores),
         quiet: cli.common.quiet,
+        timings,
+        tell_timings: cli.common.timings,
     };
     // Buffered by us rather than by `Stdin`, whose lock cannot go to another thread.
     let mut input = BufReader::new(std::io::stdin());

@@ -10,6 +10,7 @@ use crate::session::{Session, check_ids};
 use crate::text_tools::read_text;
 use crate::{Error, Result};
 use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 /// New tokens when `-n` says nothing.
 const DEFAULT_NEW: usize = 512;
@@ -71,6 +72,7 @@ pub fn generate(
     }
 
     let new = args.new.unwrap_or(DEFAULT_NEW);
+    session.timings.mark("prompt");
     let mut engine = session.engine(1, ids.len().saturating_add(new), false)?;
     let seq = engine.open()?;
     let request = Request {
@@ -81,6 +83,7 @@ pub fn generate(
         eos: if args.ignore_eos { &[] } else { &m.tokens.eos },
         continues: true,
     };
+    let before = session.timings.parts();
     let mut first = true;
     let mut emit = |id: Option<u32>, text: &str| -> Result<()> {
         let wrote = match (args.json, args.ids, id) {
@@ -101,12 +104,14 @@ pub fn generate(
     let guard = interrupt::catch();
     let done = continue_text(&mut engine, seq, &tools.tokenizer, &request, &mut emit)?;
     drop(guard);
+    let start: Duration = before.iter().map(|(_, time)| *time).sum();
     let wrote = if args.json {
         let mut line = serde_json::json!({
             "text": done.text,
             "prompt_tokens": ids.len(),
             "tokens": done.ids.len(),
             "finish_reason": done.finish,
+            "start_s": start.as_secs_f64(),
             "prefill_s": done.prefill.as_secs_f64(),
             "decode_s": done.decode.as_secs_f64(),
             "tok_s": done.decode_rate(),
@@ -129,6 +134,9 @@ pub fn generate(
         false => String::new(),
     };
     session.note(&format!("{}{seed}", done.figures()));
+    if session.tell_timings {
+        eprintln!("{}", done.timings(&before));
+    }
     if done.finish == Finish::Length && ids.len() + done.ids.len() > m.limits.max_context as usize {
         session.note(&format!(
             "the context of {} tokens is full",

@@ -36,6 +36,7 @@ pub mod tensor_file;
 pub mod text_stream;
 pub mod text_tools;
 pub mod threads;
+pub mod timings;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! The payload behind the executable: found through the footer, checked, mapped read-only.
 //!
-//! Input: a path (`/proc/self/exe`). Output: the manifest, the tokenizer's bytes and a mapping of
-//! the weights. Checked at start: footer, length, and the digests of tokenizer and manifest; the
+//! Input: a path (`/proc/self/exe`). Output: the manifest, and mappings of the tokenizer and the
+//! weights. Checked at start: footer, length, and the digests of tokenizer and manifest; the
 //! weights' digest only by [`Payload::verify_weights`], since it reads all of them.
 //! Not here: the byte layout (`llmc_abi::payload`), and writing it (the compiler does).
 
@@ -17,17 +17,33 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Payload {
     pub manifest: Manifest,
-    /// Bytes of tokenizer.json; empty where the model has none.
-    pub tokenizer: Vec<u8>,
-    weights: Weights,
+    tokenizer: Mapped,
+    weights: Mapped,
     digest: [u8; 32],
 }
 
-/// Where the weights are.
+/// A region of the file in memory; nothing where it is empty.
 #[derive(Debug)]
-enum Weights {
-    Mapped(Mmap),
-    None,
+struct Mapped(Option<Mmap>);
+
+impl Mapped {
+    fn new(file: &File, region: &Region) -> std::io::Result<Mapped> {
+        let Ok(len @ 1..) = usize::try_from(region.len) else {
+            return Ok(Mapped(None));
+        };
+        // SAFETY: the mapping is read-only; a running executable cannot be written to.
+        let map = unsafe {
+            MmapOptions::new()
+                .offset(region.offset)
+                .len(len)
+                .map(file)?
+        };
+        Ok(Mapped(Some(map)))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
 }
 
 /// Digest of a region; the footer's `digest_of`.
@@ -57,18 +73,17 @@ impl Payload {
                 "the model data is of version {v}, this code reads version {ABI_VERSION}"
             )),
         })?;
-        let region = |r: &Region, name: &str| -> Result<Vec<u8>> {
-            let len = usize::try_from(r.len).map_err(|_| damaged("a region is too large"))?;
-            let mut bytes = vec![0u8; len];
-            file.read_exact_at(&mut bytes, r.offset).map_err(read)?;
-            if digest_of(&bytes) == r.digest {
-                Ok(bytes)
-            } else {
-                Err(damaged(&format!("the {name} does not match its digest")))
-            }
-        };
-        let manifest = region(&footer.manifest, "manifest")?;
-        let tokenizer = region(&footer.tokenizer, "tokenizer")?;
+        let altered = |name: &str| damaged(&format!("the {name} does not match its digest"));
+        let len = usize::try_from(footer.manifest.len);
+        let mut manifest = vec![0u8; len.map_err(|_| damaged("a region is too large"))?];
+        file.read_exact_at(&mut manifest, footer.manifest.offset)
+            .map_err(read)?;
+        if digest_of(&manifest) != footer.manifest.digest {
+            return Err(altered("manifest"));
+        }
+        if digest_of_region(&file, &footer.tokenizer).map_err(read)? != footer.tokenizer.digest {
+            return Err(altered("tokenizer"));
+        }
         let manifest: Manifest = serde_json::from_slice(&manifest)
             .map_err(|e| damaged(&format!("the manifest cannot be read: {e}")))?;
         if manifest.abi != ABI_VERSION {
@@ -77,26 +92,27 @@ impl Payload {
                 manifest.abi
             )));
         }
-        let weights = map_weights(&file, &footer.weights).map_err(read)?;
         Ok(Payload {
             manifest,
-            tokenizer,
-            weights,
+            tokenizer: Mapped::new(&file, &footer.tokenizer).map_err(read)?,
+            weights: Mapped::new(&file, &footer.weights).map_err(read)?,
             digest: footer.weights.digest,
         })
     }
 
     /// The packed weights.
     pub fn weights(&self) -> &[u8] {
-        match &self.weights {
-            Weights::Mapped(map) => map,
-            Weights::None => &[],
-        }
+        self.weights.bytes()
+    }
+
+    /// The compiled tokenizer; empty where the model has none.
+    pub fn tokenizer(&self) -> &[u8] {
+        self.tokenizer.bytes()
     }
 
     /// Asks the kernel to start reading the weights: a step will need all of them.
     pub fn warm(&self) {
-        if let Weights::Mapped(map) = &self.weights {
+        if let Some(map) = &self.weights.0 {
             let _ = map.advise(Advice::WillNeed);
         }
     }
@@ -117,18 +133,18 @@ impl Payload {
     }
 }
 
-fn map_weights(file: &File, region: &Region) -> std::io::Result<Weights> {
-    let Ok(len @ 1..) = usize::try_from(region.len) else {
-        return Ok(Weights::None);
-    };
-    // SAFETY: the mapping is read-only; a running executable cannot be written to.
-    let map = unsafe {
-        MmapOptions::new()
-            .offset(region.offset)
-            .len(len)
-            .map(file)?
-    };
-    Ok(Weights::Mapped(map))
+/// Digest of a region, read through a small buffer: its pages are mapped when they are used.
+fn digest_of_region(file: &File, region: &Region) -> std::io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0u8; (256 << 10).min(region.len as usize)];
+    let mut done = 0;
+    while done < region.len {
+        let some = (buffer.len() as u64).min(region.len - done) as usize;
+        file.read_exact_at(&mut buffer[..some], region.offset + done)?;
+        hasher.update(&buffer[..some]);
+        done += some as u64;
+    }
+    Ok(*hasher.finalize().as_bytes())
 }
 
 #[cfg(test)]
@@ -174,7 +190,7 @@ pub(crate) mod tests {
         write(&path, &manifest(), b"{}", &[7; 1000]);
         let p = Payload::open(&path).unwrap();
         assert_eq!(
-            (p.manifest.name.as_str(), p.tokenizer.as_slice()),
+            (p.manifest.name.as_str(), p.tokenizer()),
             ("tiny", &b"{}"[..])
         );
         assert_eq!(p.weights(), [7; 1000]);

@@ -6,6 +6,7 @@
 use crate::engine::{Compiled, Engine, EngineOptions};
 use crate::kv_cache::KvPlan;
 use crate::text_tools::TextTools;
+use crate::timings::Timings;
 use crate::{Error, Result};
 use llmc_abi::{Kind, Manifest, StepFn};
 
@@ -13,7 +14,7 @@ use llmc_abi::{Kind, Manifest, StepFn};
 #[derive(Clone, Copy)]
 pub struct Session<'a> {
     pub manifest: &'a Manifest,
-    /// Bytes of tokenizer.json.
+    /// The compiled tokenizer.
     pub tokenizer: &'a [u8],
     pub weights: &'a [u8],
     pub step: StepFn,
@@ -22,6 +23,10 @@ pub struct Session<'a> {
     pub threads: u32,
     /// No progress and figures on standard error.
     pub quiet: bool,
+    /// Times since the process began.
+    pub timings: &'a Timings,
+    /// Whether they are wanted on standard error.
+    pub tell_timings: bool,
 }
 
 impl<'a> Session<'a> {
@@ -34,18 +39,20 @@ impl<'a> Session<'a> {
         };
         let tokens = tokens.min(self.manifest.limits.max_context as usize);
         let plan = KvPlan { sequences, tokens };
-        Engine::new(
+        let engine = Engine::new(
             model,
             EngineOptions {
                 threads: self.threads,
                 plan,
                 taps,
             },
-        )
+        );
+        self.timings.mark("engine");
+        engine
     }
 
     /// The tokenizer and chat template.
-    pub fn text_tools(&self) -> Result<TextTools> {
+    pub fn text_tools(&self) -> Result<TextTools<'a>> {
         let m = self.manifest;
         if !m.has_tokenizer {
             return Err(Error::Unsupported(format!(
@@ -53,11 +60,13 @@ impl<'a> Session<'a> {
                 m.name
             )));
         }
-        TextTools::new(
+        let tools = TextTools::new(
             self.tokenizer,
             &m.special_strings,
             m.chat_template.as_deref(),
-        )
+        );
+        self.timings.mark("tokenizer");
+        tools
     }
 
     /// True for models that continue texts.

@@ -25,7 +25,7 @@ const MOST_IDS: usize = 256;
 
 /// Decodes token by token.
 pub struct TextStream<'t> {
-    tokenizer: &'t Tokenizer,
+    tokenizer: &'t Tokenizer<'t>,
     skip_special: bool,
     ids: Vec<u32>,
     /// `ids[..border]` have been given out; they are kept for context.
@@ -36,7 +36,7 @@ impl<'t> TextStream<'t> {
     /// A stream that continues `prompt` (empty: a text of its own, without a leading space). A
     /// character that the prompt has begun is given out whole.
     pub fn new(
-        tokenizer: &'t Tokenizer,
+        tokenizer: &'t Tokenizer<'t>,
         prompt: &[u32],
         skip_special: bool,
     ) -> Result<TextStream<'t>> {

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
+use std::sync::OnceLock;
 
 /// Arguments of `tokenize`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -59,32 +60,39 @@ struct LineOut {
 }
 
 /// A tokenizer with its chat template.
-pub struct TextTools {
-    pub tokenizer: Tokenizer,
-    pub chat: Option<ChatTemplate>,
+pub struct TextTools<'a> {
+    pub tokenizer: Tokenizer<'a>,
+    special_strings: &'a BTreeMap<String, String>,
+    chat_template: Option<&'a str>,
+    /// Compiled when it is first needed.
+    chat: OnceLock<ChatTemplate>,
 }
 
-impl TextTools {
-    /// Loads a tokenizer.json and compiles the chat template. `special_strings` are the special
-    /// tokens of tokenizer_config.json by name: `bos_token`, `eos_token`…
+impl<'a> TextTools<'a> {
+    /// Opens a compiled tokenizer. `special_strings` are the special tokens of
+    /// tokenizer_config.json by name: `bos_token`, `eos_token`…
     pub fn new(
-        tokenizer_json: &[u8],
-        special_strings: &BTreeMap<String, String>,
-        chat_template: Option<&str>,
-    ) -> Result<TextTools> {
-        let chat = chat_template
-            .map(|t| ChatTemplate::new(t, special_strings))
-            .transpose()?;
+        tokenizer: &'a [u8],
+        special_strings: &'a BTreeMap<String, String>,
+        chat_template: Option<&'a str>,
+    ) -> Result<TextTools<'a>> {
         Ok(TextTools {
-            tokenizer: Tokenizer::from_bytes(tokenizer_json)?,
-            chat,
+            tokenizer: Tokenizer::open(tokenizer)?,
+            special_strings,
+            chat_template,
+            chat: OnceLock::new(),
         })
     }
 
     /// The chat template, or an error that says there is none.
     pub fn chat(&self) -> Result<&ChatTemplate> {
+        if let Some(chat) = self.chat.get() {
+            return Ok(chat);
+        }
         let none = || Error::Unsupported("this model has no chat template".into());
-        self.chat.as_ref().ok_or_else(none)
+        let template = self.chat_template.ok_or_else(none)?;
+        let chat = ChatTemplate::new(template, self.special_strings)?;
+        Ok(self.chat.get_or_init(|| chat))
     }
 
     /// Runs `tokenize`.
@@ -190,7 +198,7 @@ impl TextTools {
                 ));
             }
         };
-        let Encoded { ids, type_ids } = encoded;
+        let Encoded { ids, type_ids, .. } = encoded;
         Ok(LineOut {
             ids,
             type_ids,

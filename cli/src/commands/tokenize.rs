@@ -10,7 +10,7 @@ use std::{
 
 use llmc::Result;
 use llmc_frontend::{sentence::Sentence, tokenizer::Tokenizer};
-use llmc_runtime::{Error as RuntimeError, text_tools::TextTools};
+use llmc_runtime::{Error as RuntimeError, text_tools::TextTools, tokenizer::compile};
 
 use super::stdout::failed;
 use crate::args::Tokenize;
@@ -26,7 +26,8 @@ pub fn run(args: &Tokenize) -> Result<()> {
         .templates
         .first()
         .map(|template| template.source.as_str());
-    let tools = TextTools::new(&tokenizer.json, &special, template)?;
+    let section = compile(&tokenizer.json)?;
+    let tools = TextTools::new(&section, &special, template)?;
     let mut out = BufWriter::new(stdout().lock());
     let done = tools.tokenize(
         &args.tokenize,

@@ -46,7 +46,7 @@ pub struct Manifest {
     pub generation: GenerationDefaults,
     /// Jinja source of the chat template, where the model has one.
     pub chat_template: Option<String>,
-    /// The tokenizer region holds a tokenizer.json; false where the model has none.
+    /// The tokenizer region holds a compiled tokenizer; false where the model has none.
     pub has_tokenizer: bool,
     /// Whether `sentence_embedding` is an output, hence `embed` a task.
     pub embeds: bool,

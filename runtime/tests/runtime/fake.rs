@@ -144,6 +144,8 @@ pub fn session<'a>(manifest: &'a Manifest, tokenizer: &'a [u8]) -> Session<'a> {
         level: 0,
         threads: 2,
         quiet: true,
+        timings: Box::leak(Box::default()),
+        tell_timings: false,
     }
 }
 
@@ -287,8 +289,13 @@ unsafe fn compute(ctx: &StepCtx) {
     }
 }
 
-/// A byte-level tokenizer whose tokens are single letters: enough to generate text.
+/// The compiled form of [`tokenizer_json`].
 pub fn tokenizer() -> Vec<u8> {
+    llmc_runtime::tokenizer::compile(&tokenizer_json()).unwrap()
+}
+
+/// A byte-level tokenizer whose tokens are single letters: enough to generate text.
+fn tokenizer_json() -> Vec<u8> {
     let letters = ('a'..='z').chain('A'..='U').map(String::from);
     let vocab: BTreeMap<String, usize> = ["<pad>", "<s>", "</s>"]
         .into_iter()

@@ -3,13 +3,15 @@
 
 use llmc_runtime::text_stream::TextStream;
 use llmc_runtime::text_tools::{DetokenizeArgs, TextTools, TokenizeArgs};
+use llmc_runtime::tokenizer::compile;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// What it borrows lives as long as the tests.
 struct Case {
     name: String,
-    tools: TextTools,
+    tools: TextTools<'static>,
     cases: Value,
 }
 
@@ -24,9 +26,11 @@ fn load(dir: &Path) -> Case {
         .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
         .collect();
     let template = config["chat_template"].as_str();
+    let template = template.map(|t| &*t.to_owned().leak());
+    let section = compile(&read("tokenizer.json")).unwrap().leak();
     Case {
         name: dir.file_name().unwrap().to_string_lossy().into_owned(),
-        tools: TextTools::new(&read("tokenizer.json"), &special, template).unwrap(),
+        tools: TextTools::new(section, Box::leak(Box::new(special)), template).unwrap(),
         cases: serde_json::from_slice(&read("tokenizer_cases.json")).unwrap(),
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole runtime around a step function written in Rust (`fake`): no compiler needed.
 
 mod allocation;
+mod compiled_tokenizer;
 mod engine;
 mod faces;
 mod fake;
