@@ -32,10 +32,14 @@ pub struct Sampler {
     /// Tokens picked so far.
     picked: u32,
     eos: Vec<u32>,
-    /// Processed logits, then probabilities `[vocab]`.
+    /// Processed logits; then, for the tokens that are kept, probabilities `[vocab]`.
     scores: Vec<f32>,
-    /// Tokens in some order, for the cuts `[vocab]`.
+    /// The tokens that are still in, ascending `[vocab]`.
+    kept: Vec<u32>,
+    /// Some of them in another order, for the cuts `[vocab]`.
     order: Vec<u32>,
+    /// The largest scores, while one of them is sought.
+    top: Vec<f32>,
     /// How far each token's surprise is from the mean `[vocab]`; empty unless `typical` cuts.
     surprise: Vec<f32>,
     /// One bit a token `[vocab / 64]`.
@@ -54,13 +58,16 @@ impl Sampler {
             0
         };
         let surprise = if params.typical < 1.0 { vocab } else { 0 };
+        let top = 2 * FEW[FEW.len() - 1].max(params.top_k as usize);
         Sampler {
             params,
             draws: 0,
             picked: 0,
             eos: eos.to_vec(),
             scores: vec![0.0; vocab],
+            kept: Vec::with_capacity(vocab),
             order: Vec::with_capacity(vocab),
+            top: Vec::with_capacity(top.min(vocab)),
             surprise: vec![0.0; surprise],
             seen: vec![0; vocab.div_ceil(64)],
             history: Vec::with_capacity(history),
@@ -91,7 +98,8 @@ impl Sampler {
         let token = if self.params.temperature > 0.0 {
             let draw = uniform(self.params.seed, self.draws);
             self.draws += 1;
-            pick(self.distribution(logits)?, draw)
+            self.weigh(logits)?;
+            self.pick(draw)
         } else if self.has_processors() {
             self.process(logits);
             argmax(&self.scores)
@@ -107,6 +115,19 @@ impl Sampler {
     /// The distribution of the next token after all processors `[vocab]`. Greedy parameters count
     /// as temperature 1.
     pub fn distribution(&mut self, logits: &[f32]) -> Result<&[f32]> {
+        self.weigh(logits)?;
+        let mut next = 0;
+        for &token in &self.kept {
+            let token = token as usize;
+            self.scores[next..token].fill(0.0);
+            next = token + 1;
+        }
+        self.scores[next..].fill(0.0);
+        Ok(&self.scores)
+    }
+
+    /// Leaves the tokens that may be picked in `kept`, and their probabilities in `scores`.
+    fn weigh(&mut self, logits: &[f32]) -> Result<()> {
         self.process(logits);
         let p = self.params;
         if p.temperature > 0.0 && p.temperature != 1.0 {
@@ -116,36 +137,52 @@ impl Sampler {
         if !best.is_finite() {
             return Err(no_number());
         }
-        if p.top_k > 0 && (p.top_k as usize) < self.scores.len() {
-            self.cut_top_k(p.top_k as usize);
-        }
+        self.keep_top(p.top_k as usize);
         if p.top_p < 1.0 {
             self.cut_top_p(f64::from(p.top_p), best);
         }
+        let scores = &mut self.scores;
         if p.min_p > 0.0 {
-            // The likeliest token is always left, so this is its probability relative to it.
-            let unlikely = |s: f32| (s - best).exp() < p.min_p;
-            let scores = self.scores.iter_mut();
-            scores
-                .filter(|s| unlikely(**s))
-                .for_each(|s| *s = f32::NEG_INFINITY);
+            // The likeliest token is always left, so this is its probability relative to it. What
+            // is surely too small needs no exponential.
+            let far = p.min_p.ln() - 0.01;
+            self.kept.retain(|&t| {
+                let below = scores[t as usize] - best;
+                below >= far && below.exp() >= p.min_p
+            });
         }
         if p.typical < 1.0 {
             self.cut_typical(f64::from(p.typical), best);
         }
-        for s in &mut self.scores {
-            // Most are cut already; those and NaN compare as false.
-            *s = if *s > f32::NEG_INFINITY {
-                (*s - best).exp()
-            } else {
-                0.0
-            };
+        let scores = &mut self.scores;
+        let mut sum = 0.0;
+        for &t in &self.kept {
+            let s = &mut scores[t as usize];
+            *s = (*s - best).exp();
+            sum += f64::from(*s);
         }
-        let sum: f64 = self.scores.iter().map(|&s| f64::from(s)).sum();
-        self.scores
-            .iter_mut()
-            .for_each(|s| *s = (f64::from(*s) / sum) as f32);
-        Ok(&self.scores)
+        for &t in &self.kept {
+            let s = &mut scores[t as usize];
+            *s = (f64::from(*s) / sum) as f32;
+        }
+        Ok(())
+    }
+
+    /// The token at `draw` of the cumulative distribution.
+    fn pick(&self, draw: f64) -> Option<u32> {
+        let mut mass = 0.0;
+        let mut last = None;
+        for &token in &self.kept {
+            let p = self.scores[token as usize];
+            if p > 0.0 {
+                mass += f64::from(p);
+                last = Some(token);
+                if draw < mass {
+                    break;
+                }
+            }
+        }
+        last
     }
 
     /// True if greedy picking must look at more than the logits.
@@ -200,97 +237,118 @@ impl Sampler {
         }
     }
 
-    /// Drops what is below the k-th largest score; ties stay.
-    fn cut_top_k(&mut self, k: usize) {
-        self.rank_all();
-        if self.order.len() <= k {
-            return;
-        }
+    /// Keeps what is not below the k-th largest score (ties stay), or everything for 0.
+    fn keep_top(&mut self, k: usize) {
         let scores = &self.scores;
-        let (_, &mut kth, _) = self
-            .order
-            .select_nth_unstable_by(k - 1, |&a, &b| descending(scores, a, b));
-        let least = self.scores[kth as usize];
-        self.scores
-            .iter_mut()
-            .filter(|s| **s < least)
-            .for_each(|s| *s = f32::NEG_INFINITY);
+        let least = match k {
+            0 => None,
+            k => nth_largest(scores.iter().copied(), k, &mut self.top),
+        };
+        let least = least.unwrap_or(f32::NEG_INFINITY);
+        self.kept.clear();
+        for (chunk, first) in scores.chunks(CHUNK).zip((0u32..).step_by(CHUNK)) {
+            if largest(chunk) >= least {
+                let kept = chunk.iter().zip(first..);
+                let kept = kept.filter(|(s, _)| **s >= least && **s > f32::NEG_INFINITY);
+                self.kept.extend(kept.map(|(_, token)| token));
+            }
+        }
     }
 
     /// Keeps the smallest set of likeliest tokens whose probabilities reach `p`.
     fn cut_top_p(&mut self, p: f64, best: f32) {
-        self.rank_all();
         let scores = &self.scores;
         let weight = |t: u32| f64::from((scores[t as usize] - best).exp());
-        let total: f64 = self.order.iter().map(|&t| weight(t)).sum();
-        // Most of the mass is in a few tokens: order those first, all of them only if need be.
-        let len = self.order.len();
-        let few = 512.min(len);
-        let mut kept = None;
-        for sorted in [few, len] {
-            if sorted < len {
-                self.order
-                    .select_nth_unstable_by(sorted, |&a, &b| descending(scores, a, b));
-            }
-            self.order[..sorted].sort_unstable_by(|&a, &b| descending(scores, a, b));
+        let total: f64 = self.kept.iter().map(|&t| weight(t)).sum();
+        // Most of the mass is in a few tokens: order those, more only if need be.
+        for few in FEW.into_iter().chain([usize::MAX]) {
+            let values = self.kept.iter().map(|&t| scores[t as usize]);
+            let least = match few < self.kept.len() {
+                true => nth_largest(values, few, &mut self.top),
+                false => None,
+            };
+            let least = least.unwrap_or(f32::NEG_INFINITY);
+            self.order.clear();
+            let largest = self.kept.iter().filter(|&&t| scores[t as usize] >= least);
+            self.order.extend(largest);
+            self.order
+                .sort_unstable_by(|&a, &b| descending(scores, a, b));
             let mut mass = 0.0;
-            kept = self.order[..sorted].iter().position(|&t| {
+            let last = self.order.iter().find(|&&t| {
                 mass += weight(t);
                 mass >= p * total
             });
-            if kept.is_some() {
-                break;
+            if let Some(&last) = last {
+                self.kept.retain(|&t| descending(scores, t, last).is_le());
             }
-        }
-        let kept = kept.map_or(len, |last| last + 1);
-        for &t in &self.order[kept..] {
-            self.scores[t as usize] = f32::NEG_INFINITY;
+            if last.is_some() || self.order.len() == self.kept.len() {
+                return;
+            }
         }
     }
 
     /// Keeps the tokens whose surprise is nearest to the mean surprise (the entropy), until their
     /// probabilities reach `mass`.
     fn cut_typical(&mut self, mass: f64, best: f32) {
-        self.rank_all();
         let scores = &self.scores;
         let weight = |t: u32| f64::from((scores[t as usize] - best).exp());
-        let total: f64 = self.order.iter().map(|&t| weight(t)).sum();
+        let total: f64 = self.kept.iter().map(|&t| weight(t)).sum();
         let log_total = total.ln();
         let surprise = |t: u32| log_total - f64::from(scores[t as usize] - best);
         let entropy: f64 = self
-            .order
+            .kept
             .iter()
             .map(|&t| weight(t) / total * surprise(t))
             .sum();
-        for &t in &self.order {
+        for &t in &self.kept {
             self.surprise[t as usize] = (surprise(t) - entropy).abs() as f32;
         }
         let distance = &self.surprise;
-        self.order.sort_unstable_by(|&a, &b| {
-            distance[a as usize]
-                .total_cmp(&distance[b as usize])
-                .then(a.cmp(&b))
-        });
+        let nearest = |a: u32, b: u32| {
+            let by_distance = distance[a as usize].total_cmp(&distance[b as usize]);
+            by_distance.then(a.cmp(&b))
+        };
+        self.order.clear();
+        self.order.extend(&self.kept);
+        self.order.sort_unstable_by(|&a, &b| nearest(a, b));
         let mut reached = 0.0;
-        let last = self.order.iter().position(|&t| {
+        let last = self.order.iter().find(|&&t| {
             reached += weight(t) / total;
             reached >= mass
         });
-        for &t in self.order.iter().skip(last.map_or(usize::MAX, |l| l + 1)) {
-            self.scores[t as usize] = f32::NEG_INFINITY;
+        if let Some(&last) = last {
+            self.kept.retain(|&t| nearest(t, last).is_le());
         }
     }
+}
 
-    /// Lists the tokens that are still in.
-    fn rank_all(&mut self) {
-        self.order.clear();
-        let scores = &self.scores;
-        self.order
-            .extend((0..scores.len() as u32).filter(|&t| scores[t as usize] > f32::NEG_INFINITY));
-        if self.order.is_empty() {
-            self.order.push(0);
+/// Scores that are looked at together.
+const CHUNK: usize = 64;
+
+/// How many of the likeliest tokens top-p orders, before it orders all.
+const FEW: [usize; 2] = [512, 8192];
+
+/// The n-th largest number, in one pass; none if there are fewer. `top` holds up to `2 n` of them.
+fn nth_largest(scores: impl Iterator<Item = f32>, n: usize, top: &mut Vec<f32>) -> Option<f32> {
+    top.clear();
+    let most = top.capacity().min(2 * n);
+    let mut least = f32::NEG_INFINITY;
+    for score in scores {
+        // Once there are n, those that are no larger than the n-th change nothing.
+        if score > least {
+            if top.len() == most {
+                let (_, &mut nth, _) = top.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+                least = nth;
+                top.truncate(n);
+            }
+            top.push(score);
         }
     }
+    if top.len() < n {
+        return None;
+    }
+    let (_, &mut nth, _) = top.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+    Some(nth)
 }
 
 fn no_number() -> Error {
@@ -322,24 +380,15 @@ fn largest(scores: &[f32]) -> f32 {
 /// The first of the largest; none where nothing is a number.
 pub fn argmax(scores: &[f32]) -> Option<u32> {
     let best = largest(scores);
-    scores
-        .iter()
-        .position(|&s| s == best && s > f32::NEG_INFINITY)
-        .map(|i| i as u32)
-}
-
-/// The token at `draw` of the cumulative distribution.
-fn pick(probs: &[f32], draw: f64) -> Option<u32> {
-    let mut mass = 0.0;
-    let mut last = None;
-    for (i, &p) in probs.iter().enumerate().filter(|(_, p)| **p > 0.0) {
-        mass += f64::from(p);
-        last = Some(i as u32);
-        if draw < mass {
-            break;
-        }
+    if best == f32::NEG_INFINITY {
+        return None;
     }
-    last
+    // Whole chunks first: they are compared at once.
+    let has = |chunk: &[f32]| chunk.iter().fold(false, |found, &s| found | (s == best));
+    let chunk = scores.chunks(CHUNK).position(has)?;
+    let first = chunk * CHUNK;
+    let within = scores[first..].iter().position(|&s| s == best)?;
+    Some((first + within) as u32)
 }
 
 #[cfg(test)]

@@ -9,3 +9,4 @@ mod golden_sampling;
 mod golden_tokenizers;
 mod infer;
 mod process;
+mod sampler_reference;
