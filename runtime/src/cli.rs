@@ -9,6 +9,7 @@ use crate::embed::EmbedArgs;
 use crate::generate::GenerateArgs;
 use crate::infer::InferArgs;
 use crate::info::InfoArgs;
+use crate::perplexity::PerplexityArgs;
 use crate::text_tools::{DetokenizeArgs, TokenizeArgs};
 use crate::threads::MAX_THREADS;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -66,6 +67,8 @@ pub enum Task {
     Detokenize(DetokenizeArgs),
     /// Measure the speed on this machine
     Bench(BenchArgs),
+    /// Measure how well the model foretells a text
+    Perplexity(PerplexityArgs),
     /// Show what this executable is and needs
     Info(InfoArgs),
     /// Check the weights against their digest
@@ -136,6 +139,7 @@ mod tests {
             "tokenize --jsonl",
             "detokenize 1 2 3 --skip-special",
             "bench -p 1 -n 2 -b 3 -s 4 -r 5 --json",
+            "perplexity - --window 512 --stride 256 --json --nll x",
             "info --json --quiet",
             "verify",
             "classify anything --at all",
@@ -158,6 +162,7 @@ mod tests {
             "infer a b --eos 3",
             "tokenize --ids --jsonl",
             "detokenize",
+            "perplexity",
             "bench -r 0",
         ] {
             assert_eq!(check(line).err(), Some(2), "{line}");

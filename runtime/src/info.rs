@@ -61,6 +61,7 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
         ("tokenize", text),
         ("detokenize", text),
         ("bench", true),
+        ("perplexity", session.generates() && text),
         ("verify", true),
     ]
     .into_iter()

@@ -29,6 +29,7 @@ pub mod interrupt;
 pub mod kv_cache;
 pub mod memory;
 pub mod payload;
+pub mod perplexity;
 pub mod sampler;
 pub mod sampling_params;
 pub mod session;

@@ -10,6 +10,7 @@ use llmc_runtime::embed::{EmbedArgs, embed};
 use llmc_runtime::generate::{GenerateArgs, generate};
 use llmc_runtime::info::{InfoArgs, info};
 use llmc_runtime::payload::digest_of;
+use llmc_runtime::perplexity::{PerplexityArgs, perplexity};
 use llmc_runtime::{Result, entry};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ enum Line {
     Embed(EmbedArgs),
     Bench(BenchArgs),
     Info(InfoArgs),
+    Perplexity(PerplexityArgs),
 }
 
 /// Runs a command line; what it prints.
@@ -37,6 +39,7 @@ fn run(manifest: &Manifest, line: &str, input: &str) -> Result<String> {
         Line::Embed(args) => embed(&session, &args, &mut input, &mut out)?,
         Line::Bench(args) => bench(&session, &args, &mut out)?,
         Line::Info(args) => info(&session, &args, &mut out)?,
+        Line::Perplexity(args) => perplexity(&session, &args, &mut input, &mut out)?,
     }
     Ok(String::from_utf8(out).unwrap())
 }
@@ -277,6 +280,96 @@ fn bench_and_info_print_json() {
         assert!(v["memory"]["total"].as_u64().unwrap() > 0);
         assert!(run(&m, "info", "").unwrap().contains("chosen"));
     }
+}
+
+/// Windows begin afresh, and each token counts in the first window that has it.
+#[test]
+fn perplexity_is_that_of_the_windows() {
+    let m = decoder();
+    let text: String = ('a'..='z')
+        .chain('A'..='U')
+        .cycle()
+        .step_by(3)
+        .take(61)
+        .collect();
+    let mut ids = vec![1];
+    ids.extend(continuation_prompt(&text).iter());
+    ids.push(2);
+    let nll = |start: usize, first: usize, end: usize| -> Vec<f64> {
+        let values = fake::values(&m, &ids[start..end], &[], false);
+        let told = |i: usize| {
+            let row = fake::logits(values[i - 1 - start]);
+            let sum: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
+            sum.ln() - f64::from(row[ids[i] as usize])
+        };
+        (first..end).map(told).collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text");
+    let tensors = folder.path().join("nll.safetensors");
+    std::fs::write(&file, &text).unwrap();
+    let check = |line: String, windows: &[(usize, usize, usize)]| {
+        let expected: Vec<f64> = windows.iter().flat_map(|&(s, f, e)| nll(s, f, e)).collect();
+        let found: Value = serde_json::from_str(&run(&m, &line, &text).unwrap()).unwrap();
+        let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+        assert_eq!(found["tokens"], 62);
+        assert!(
+            (found["mean_nll"].as_f64().unwrap() - mean).abs() < 1e-5,
+            "{found} {mean}"
+        );
+        assert!((found["perplexity"].as_f64().unwrap() / mean.exp() - 1.0).abs() < 1e-5);
+        expected
+    };
+    let expected = check("perplexity --json -".into(), &[(0, 1, 63)]);
+    let windows = [
+        (0, 1, 20),
+        (10, 20, 30),
+        (20, 30, 40),
+        (30, 40, 50),
+        (40, 50, 60),
+        (50, 60, 63),
+    ];
+    check("perplexity --json - --window 20".into(), &windows);
+    let windows = [(0, 1, 40), (30, 40, 63)];
+    check(
+        format!(
+            "perplexity --json --window 40 --stride 30 {}",
+            file.display()
+        ),
+        &windows,
+    );
+    check(
+        format!("perplexity --json --nll {} -", tensors.display()),
+        &[(0, 1, 63)],
+    );
+    let bytes = std::fs::read(&tensors).unwrap();
+    let written = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats = written.tensor("nll").unwrap();
+    assert_eq!(floats.shape(), [62]);
+    for (found, expected) in floats.data().as_chunks::<4>().0.iter().zip(&expected) {
+        assert!((f64::from(f32::from_le_bytes(*found)) - expected).abs() < 1e-5);
+    }
+    assert_eq!(written.tensor("input_ids").unwrap().shape(), [1, 63]);
+
+    let wrong = |m: &Manifest, line: &str, input: &str, what: &str| {
+        let e = run(m, line, input).unwrap_err();
+        assert_eq!(e.exit_code(), 2, "{line}");
+        assert!(e.to_string().contains(what), "{e}");
+    };
+    wrong(
+        &m,
+        "perplexity - --window 401",
+        "a",
+        "--window 401: give 2 to 400 tokens",
+    );
+    wrong(
+        &m,
+        "perplexity - --window 8 --stride 8",
+        "a",
+        "--stride 8: give 1 to 7 tokens",
+    );
+    wrong(&m, "perplexity /nothing/there", "", "/nothing/there");
+    wrong(&encoder(), "perplexity -", "a", "no task `perplexity`");
 }
 
 /// A file with a payload, as the compiler writes it.
