@@ -105,6 +105,16 @@ fn choose_packs(module: &Module, layouts: &RowLayouts) -> Result<Vec<Option<Pack
                         .map_err(|(old, by)| two_packs(&func.name, &weight.name, &old, &by, &new))
                         .map(Some)?,
                 };
+                let blocks = weight.ty.dtype.element_bytes().is_none();
+                if let Some((pack, by)) = agreed.as_ref().filter(|(p, _)| blocks && has_gaps(p)) {
+                    let what = format!(
+                        "@{} is stored in blocks of {}, which cannot be {} for {by}",
+                        weight.name,
+                        weight.ty.dtype.name(),
+                        describe(pack)
+                    );
+                    return Err(PassError::unsupported(&func.name, what));
+                }
                 *slot = agreed;
             }
         }
@@ -212,6 +222,15 @@ fn agree(a: &Pack, b: &Pack) -> Option<Pack> {
         _ => false,
     };
     fits.then(|| a.clone())
+}
+
+/// Whether there is padding within the rows.
+fn has_gaps(pack: &Pack) -> bool {
+    match pack {
+        Pack::Panels { cols, .. } | Pack::Rows { cols } => !cols.is_plain(),
+        // Vectors are f32: nothing of them is in blocks.
+        Pack::Vector { .. } => true,
+    }
 }
 
 fn two_packs(func: &str, weight: &str, old: &Pack, by: &str, new: &Use) -> PassError {

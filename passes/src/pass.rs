@@ -1,7 +1,8 @@
 //! What a pass is, and what it says: statistics, remarks, errors.
 //!
 //! A pass takes a module that verifies and leaves one that verifies. Where it could not do its work
-//! at a place that looked right, it leaves a *missed* remark saying why; that is not an error.
+//! at a place that looked right, it leaves a *missed* remark saying why; that is not an error. What it
+//! decided about single weights it tells in *notes*.
 
 use llmc_ir::Module;
 
@@ -68,26 +69,38 @@ impl PassError {
     }
 }
 
-/// A place that a pass left alone although it looked right.
+/// What a pass has to say beside its rewrites.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Remark {
-    pub pass: &'static str,
-    pub func: String,
-    /// The value at which it is, as `%name`.
-    pub at: String,
-    /// Why nothing was done.
-    pub why: String,
+pub enum Remark {
+    /// A place that a pass left alone although it looked right.
+    Missed {
+        pass: &'static str,
+        func: String,
+        /// The value at which it is, as `%name`.
+        at: String,
+        /// Why nothing was done.
+        why: String,
+    },
+    /// What a pass decided about a weight or a state.
+    Note {
+        pass: &'static str,
+        /// The weight or state, as `@name`.
+        at: String,
+        what: String,
+    },
 }
 
 impl std::fmt::Display for Remark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Remark {
-            pass,
-            func,
-            at,
-            why,
-        } = self;
-        write!(f, "missed: {pass}: @{func}: {at}: {why}")
+        match self {
+            Remark::Missed {
+                pass,
+                func,
+                at,
+                why,
+            } => write!(f, "missed: {pass}: @{func}: {at}: {why}"),
+            Remark::Note { pass, at, what } => write!(f, "note: {pass}: {at}: {what}"),
+        }
     }
 }
 
@@ -111,12 +124,24 @@ impl Remarks {
 
     /// `pass` left the value called `at` of `func` alone.
     pub fn missed(&mut self, func: &str, at: &str, why: impl Into<String>) {
-        let remark = Remark {
+        self.add(Remark::Missed {
             pass: self.pass,
             func: func.to_string(),
             at: format!("%{at}"),
             why: why.into(),
-        };
+        });
+    }
+
+    /// `what` was decided about the weight or state called `at`.
+    pub fn note(&mut self, at: &str, what: impl Into<String>) {
+        self.add(Remark::Note {
+            pass: self.pass,
+            at: format!("@{at}"),
+            what: what.into(),
+        });
+    }
+
+    fn add(&mut self, remark: Remark) {
         if !self.list.contains(&remark) {
             self.list.push(remark);
         }

@@ -9,7 +9,7 @@ use llmc_ir::{
     Module,
     eval::{Evaluator, SeqStep, StepInput, StepOutput},
 };
-use llmc_passes::{Manager, TileFacts, pipeline};
+use llmc_passes::{Activations, Kv, Manager, Precision, Quant, TileFacts, pipeline};
 use proptest::prelude::*;
 
 /// Two sequences' first tokens, then more of the second and a third one.
@@ -79,6 +79,50 @@ proptest! {
                 let off = difference(e, f);
                 prop_assert!(off < 1e-4, "{off} after {name}\nfrom\n{before}\nto\n{module}");
             }
+        }
+    }
+}
+
+/// A spec whose rows are blocks, more or less.
+fn wide(mut spec: random::Spec) -> random::Spec {
+    spec.width *= 16;
+    spec.inner *= 8;
+    (spec.head_dim, spec.rope) = (spec.head_dim * 4, spec.rope * 4);
+    spec
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Once weights and activations have their types, the passes behind keep what the module computes:
+    /// to rounding where products read f32, and nearly where they read 8 bits, since rounding moves
+    /// values to other codes. The verifier looks at the memory of quantised values on the way.
+    #[test]
+    fn quantised_modules_compute_the_same(
+        spec in random::spec(),
+        quant in prop::sample::select(Quant::ALL.to_vec()),
+        exact: bool,
+        kv in prop::sample::select(vec![Kv::F32, Kv::Auto]),
+    ) {
+        let mut module = random::module(&wide(spec));
+        let decoder = !module.states.is_empty();
+        let weights = random::Weights::of(&module);
+        let activations = if exact { Activations::F32 } else { Activations::Auto };
+        let precision = Precision { quant, activations, kv: if exact { kv } else { Kv::F32 } };
+        let mut expected = None;
+        for pass in pipeline::all_in(precision, TileFacts::default()) {
+            let (name, before) = (pass.name(), module.clone());
+            if let Err(e) = Manager::new().run(&[pass], &mut module) {
+                prop_assert!(false, "{name}: {e}\nfrom\n{before}\nto\n{module}");
+            }
+            if name == if exact { "quantize-weights" } else { "quantize-activations" } {
+                expected = Some(run(&module, &weights, decoder));
+            }
+        }
+        let bound = if exact { 1e-4 } else { 0.25 };
+        for (e, f) in expected.iter().flatten().zip(&run(&module, &weights, decoder)) {
+            let off = difference(e, f);
+            prop_assert!(off < bound, "{off} of {precision:?} in\n{module}");
         }
     }
 }
