@@ -5,7 +5,7 @@
 //! In: a feature level name (default: the best of the machine) and a part of a line's name. Out:
 //! one line per kernel, shape and thread count: time, and GFLOP/s with the share of the multiply-
 //! add peak, or GB/s with the share of the read bandwidth; both peaks measured first, in this
-//! process.
+//! process, and again right before each line of quantised weights (GOP/s there, of byte products).
 
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../tests/kernels/buffer.rs"]
@@ -16,9 +16,14 @@ mod harness;
 
 use buffer::{Buffer, Random, pad};
 use harness::{Loaded, levels};
-use llmc_codegen::kernel::{Elem, KernelBuilder, LANES, Param};
-use llmc_codegen::kernels::{Activation, Attend, KvAppend, KvLayout, Linear, Mask};
+use llmc_codegen::blocks::Blocks;
+use llmc_codegen::kernel::{BYTES, Elem, KernelBuilder, LANES, Param, SUMS};
+use llmc_codegen::kernels::{
+    Activation, Attend, BlockLinear, Epilogue, Input, KvAppend, KvLayout, Linear, Mask,
+};
 use llmc_codegen::target::FeatureLevel;
+use llmc_ir::quant::{Format, activation::RowForm};
+use llmc_ir::{DType, Group};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -148,6 +153,22 @@ fn emit_peaks(b: &mut KernelBuilder<'_>) {
             b.store(v, args[1]);
         }
     });
+    b.kernel("peak_bytes", &[Param::i64(), Param::output()], |b, args| {
+        let (x, zero) = (b.load(BYTES, args[1]), b.i64(0));
+        let start = vec![b.constant(SUMS, 0.0); chains as usize];
+        let sums = b.for_carried(zero, args[0], 1, &start, |b, _, sums| {
+            let mut sums = sums.to_vec();
+            for _ in 0..4 {
+                sums = sums.iter().map(|s| b.dot_u8_s8(*s, x, x)).collect();
+            }
+            sums
+        });
+        for s in sums {
+            let old = b.load(SUMS, args[1]);
+            let v = b.add(old, s);
+            b.store(v, args[1]);
+        }
+    });
     let params = [Param::i64(), Param::input(), Param::output()];
     b.kernel("read", &params, |b, args| {
         let zeros = b.splat(0.0);
@@ -178,21 +199,27 @@ struct Bench {
     bandwidth: [f64; 2],
 }
 
-fn linear(k: i64, m: i64, elem: Elem, activation: Activation, glu: bool) -> Linear {
-    let width = if glu { m / 2 } else { m };
-    Linear {
-        k,
-        m: pad(m as usize, 64) as i64,
+fn epilogue(width: i64, activation: Activation, glu: bool) -> Epilogue {
+    Epilogue {
         width,
-        x_stride: k,
         y_stride: pad(width as usize, 16) as i64,
-        elem,
         bias: true,
         activation,
         glu,
         scale: None,
         softcap: None,
         residual: None,
+    }
+}
+
+fn linear(k: i64, m: i64, elem: Elem, activation: Activation, glu: bool) -> Linear {
+    let width = if glu { m / 2 } else { m };
+    Linear {
+        k,
+        m: pad(m as usize, 64) as i64,
+        x_stride: k,
+        elem,
+        out: epilogue(width, activation, glu),
     }
 }
 
@@ -212,6 +239,42 @@ fn linears() -> Vec<Linear> {
         all.push(linear(4864, 896, elem, none, false));
     }
     all.push(linear(896, 151_936, Elem::BF16, none, false));
+    all
+}
+
+fn block_linears() -> Vec<BlockLinear> {
+    let block = |dtype: DType, k: i64, m: i64, activation, glu| {
+        let group = match dtype {
+            DType::Int8 => Group::Row,
+            _ => Group::Block,
+        };
+        BlockLinear {
+            k,
+            m,
+            x_stride: i64::from(RowForm::new(k as u32, group).bytes) / 4,
+            form: Blocks::of_dtype(dtype).expect("a type of blocks"),
+            input: Input::Q8,
+            out: Epilogue {
+                bias: false,
+                ..epilogue(if glu { m / 2 } else { m }, activation, glu)
+            },
+        }
+    };
+    let (none, silu) = (Activation::None, Activation::Silu);
+    let mut all = Vec::new();
+    for format in Format::ALL {
+        let dtype = DType::Block(format);
+        if format.block_len() == 32 {
+            all.push(block(dtype, 896, 9728, silu, true));
+            all.push(block(dtype, 896, 1152, none, false));
+        } else {
+            all.push(block(dtype, 1280, 9728, silu, true));
+        }
+        all.push(block(dtype, 4864, 896, none, false));
+    }
+    all.push(block(DType::Int8, 896, 9728, silu, true));
+    all.push(block(DType::Int8, 4864, 896, none, false));
+    all.push(block(DType::Block(Format::Q8_0), 896, 151_936, none, false));
     all
 }
 
@@ -300,6 +363,106 @@ impl Bench {
         );
     }
 
+    /// GOP/s of byte products and GB/s of reading, now.
+    fn now(&self, threads: u64, big: Shared, bytes: usize) -> (f64, f64) {
+        let mut out = [Buffer::floats(16), Buffer::floats(16)];
+        let outs = [Shared(out[0].ptr()), Shared(out[1].ptr())];
+        // SAFETY: the signatures of `emit_peaks`.
+        let (peak, read): (PeakFn, ReadFn) =
+            unsafe { (self.lib.get("peak_bytes"), self.lib.get("read")) };
+        let steps = 50_000u64;
+        let seconds = time(threads, 5, |t, _| {
+            // SAFETY: the buffers above.
+            unsafe { peak(steps, outs[t as usize].0) };
+        });
+        let chains = f64::from(peak_chains(self.lib.level));
+        let gops = threads as f64 * steps as f64 * chains * 4.0 * 128.0 / seconds / 1e9;
+        let part = (bytes as u64 / threads) & !511;
+        let seconds = time(threads, 4, |t, _| {
+            let (big, outs) = (big, outs);
+            // SAFETY: the buffers above.
+            unsafe {
+                read(
+                    part / 64,
+                    big.0.add((t * part) as usize),
+                    outs[t as usize].0,
+                );
+            }
+        });
+        (gops, (part * threads) as f64 / seconds / 1e9)
+    }
+
+    fn block_linear(&self, l: &BlockLinear) {
+        let weight_bytes = (l.m / 32 * l.form.strip_bytes(l.k)) as usize;
+        for n in [1usize, 4, 8, 16, 64, 512] {
+            let name = format!(
+                "linear {}x{} {}{} n={n}",
+                l.k,
+                l.m,
+                l.form.name,
+                if l.out.glu { " glu" } else { "" }
+            );
+            if !self.wanted(&name) || (n > 16 && l.m > 20_000) {
+                continue;
+            }
+            let copies = if n <= 16 {
+                (420_000_000 / weight_bytes).max(2)
+            } else {
+                2
+            };
+            let bytes = weight_bytes * copies;
+            let mut w = Buffer::bytes(bytes);
+            // Bytes whose pairs are sensible scales.
+            for (i, x) in w.u16_mut().iter_mut().enumerate() {
+                *x = 0x2020 + ((i * 37 % 16) << 8 | (i * 11 % 16)) as u16;
+            }
+            let mut x = Buffer::bytes(n * l.x_stride as usize * 4);
+            for (i, x) in x.u16_mut().iter_mut().enumerate() {
+                *x = 0x2020 + ((i * 29 % 32) << 8 | (i * 13 % 32)) as u16;
+            }
+            let mut y = Buffer::floats(n * l.out.y_stride as usize);
+            let mut scratch = [0, 1].map(|_| Buffer::bytes(l.scratch_bytes() as usize));
+            let [w, x, y] = [&mut w, &mut x, &mut y].map(|b| Shared(b.ptr()));
+            let scratch = [Shared(scratch[0].ptr()), Shared(scratch[1].ptr())];
+            // SAFETY: the documented signature.
+            let f: LinearFn = unsafe { self.lib.get(&l.symbol()) };
+            for threads in [1u64, 2] {
+                let (peak, bandwidth) = self.now(threads, w, bytes);
+                let ops = 2.0 * n as f64 * l.k as f64 * l.m as f64;
+                let calls = if n <= 16 { copies } else { 1 };
+                let rounds = ((2e10 / ops / calls as f64) as usize).clamp(5, 40);
+                let seconds = time(threads, rounds, |t, round| {
+                    let (w, x, y, scratch) = (w, x, y, scratch);
+                    let none = std::ptr::null();
+                    for call in 0..calls {
+                        let copy = (round + call) % copies;
+                        // SAFETY: the documented sizes.
+                        unsafe {
+                            f(
+                                t,
+                                threads,
+                                n as u64,
+                                x.0,
+                                w.0.add(copy * weight_bytes),
+                                none,
+                                none,
+                                y.0,
+                                scratch[t as usize].0,
+                            );
+                        }
+                    }
+                }) / calls as f64;
+                let (gops, gbytes) = (ops / seconds / 1e9, weight_bytes as f64 / seconds / 1e9);
+                println!(
+                    "{name:<34} t{threads} {:>9.1} us {gops:>7.1} GOP/s {:>3.0}% of {peak:.0} {gbytes:>6.1} GB/s {:>3.0}% of {bandwidth:.1}",
+                    seconds * 1e6,
+                    100.0 * gops / peak,
+                    100.0 * gbytes / bandwidth,
+                );
+            }
+        }
+    }
+
     fn linear(&self, l: &Linear) {
         let weight_bytes = (l.k * l.m * l.elem.bytes()) as usize;
         for n in [1usize, 2, 6, 16, 128, 512] {
@@ -308,7 +471,7 @@ impl Bench {
                 l.k,
                 l.m,
                 l.elem.name(),
-                if l.glu { " glu" } else { "" }
+                if l.out.glu { " glu" } else { "" }
             );
             if !self.wanted(&name) || (n > 16 && l.m > 20_000) {
                 continue;
@@ -338,7 +501,7 @@ impl Bench {
             }
             let mut x = Buffer::from_f32(&random.rows(n, l.k as usize, l.x_stride as usize));
             let mut bias = Buffer::from_f32(&random.rows(1, l.m as usize, l.m as usize));
-            let mut y = Buffer::floats(n * l.y_stride as usize);
+            let mut y = Buffer::floats(n * l.out.y_stride as usize);
             let mut scratch = [0, 1].map(|_| Buffer::bytes(l.scratch_bytes() as usize));
             let [w, x, bias, y] = [&mut w, &mut x, &mut bias, &mut y].map(|b| Shared(b.ptr()));
             let scratch = [Shared(scratch[0].ptr()), Shared(scratch[1].ptr())];
@@ -499,11 +662,14 @@ fn main() {
         None => known.last().expect("a level that this machine runs"),
     };
     let filter = args.next().unwrap_or_default();
-    let (linears, attends) = (linears(), attends());
+    let (linears, blocks, attends) = (linears(), block_linears(), attends());
     let start = Instant::now();
     let lib = Loaded::new(level, |b| {
         emit_peaks(b);
         for l in &linears {
+            l.emit(b);
+        }
+        for l in &blocks {
             l.emit(b);
         }
         for (attend, append) in &attends {
@@ -524,6 +690,9 @@ fn main() {
     bench.peaks();
     for l in &linears {
         bench.linear(l);
+    }
+    for l in &blocks {
+        bench.block_linear(l);
     }
     for (attend, append) in &attends {
         bench.attend(attend, append);

@@ -8,6 +8,7 @@
 //! (the typed builder) into `mlir`, which `llvm` turns into objects; `target` and `targets` hold
 //! the facts that kernels go by.
 
+pub mod blocks;
 pub mod kernel;
 pub mod kernels;
 pub mod link;

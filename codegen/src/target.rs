@@ -35,6 +35,10 @@ pub struct FeatureLevel {
     pub vector_bits: u32,
     /// Vector registers.
     pub vector_registers: u32,
+    /// Sums of four products of unsigned and signed bytes, in 16 lanes of i32 (`vpdpbusd`).
+    pub byte_dots: bool,
+    /// Bit matrices over bytes (`gf2p8affineqb`).
+    pub bit_matrices: bool,
 }
 
 impl FeatureLevel {

@@ -111,6 +111,12 @@ impl KernelBuilder<'_> {
         self.binary("arith.shrui", "", a, bits)
     }
 
+    /// Arithmetic shift right.
+    pub fn shr_signed(&mut self, a: Value, bits: u32) -> Value {
+        let bits = self.constant(a.ty, f64::from(bits));
+        self.binary("arith.shrsi", "", a, bits)
+    }
+
     /// `a + c` for a constant.
     pub fn add_const(&mut self, a: Value, c: i64) -> Value {
         if c == 0 {

@@ -11,6 +11,7 @@
 //! Not here: MLIR itself (`crate::mlir`), and which kernels exist (`crate::kernels`).
 
 mod arith;
+mod bytes;
 mod control;
 mod convert;
 mod function;
@@ -19,6 +20,7 @@ mod memory;
 mod vector;
 
 pub use crate::mlir::{Elem, Ty, Value};
+pub use bytes::{BYTES, SUMS};
 pub use function::{Linkage, Param, Word};
 
 use crate::mlir::{Attr, Finished, MlirError, OpBuilder, Session};

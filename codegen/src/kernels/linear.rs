@@ -10,7 +10,7 @@
 //!
 //! Not here: block-quantised weights.
 
-use super::{Activation, F32, PANEL, TILE_ROWS, Tile, Unpack, tag};
+use super::{Epilogue, F32, PANEL, TILE_ROWS, Tile, Unpack, epilogue::Target};
 use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
 
 /// Longest K that is done in one piece.
@@ -35,22 +35,9 @@ pub struct Linear {
     pub k: i64,
     /// Physical rows of W, a multiple of 64 (gate and up rows both count under `glu`).
     pub m: i64,
-    /// Logical outputs (columns of y, after `glu`); y's lanes up to the next multiple of 16 are
-    /// written as zeros, nothing behind them is touched.
-    pub width: i64,
     pub x_stride: i64,
-    pub y_stride: i64,
     pub elem: Elem,
-    pub bias: bool,
-    pub activation: Activation,
-    /// `activation(gate) * up`; rows of W interleaved by 16 (g0..15, u0..15, g16..31, …).
-    pub glu: bool,
-    /// Multiplies the activated value.
-    pub scale: Option<f32>,
-    /// `cap * tanh(v / cap)`, after `scale`.
-    pub softcap: Option<f32>,
-    /// Adds `residual`; its stride in floats. Last.
-    pub residual: Option<i64>,
+    pub out: Epilogue,
 }
 
 /// The parameters at run time.
@@ -59,9 +46,7 @@ struct Args {
     n: Value,
     x: Value,
     w: Value,
-    bias: Value,
-    residual: Value,
-    y: Value,
+    to: Target,
     /// `[rows][64]` sums.
     sums: Value,
     /// `[chunk][64]` widened weights.
@@ -70,32 +55,14 @@ struct Args {
 
 impl Linear {
     pub fn symbol(&self) -> String {
-        let mut name = format!(
-            "linear_k{}_m{}_o{}_x{}_y{}_{}_{}",
+        format!(
+            "linear_k{}_m{}_x{}_{}_{}",
             self.k,
             self.m,
-            self.width,
             self.x_stride,
-            self.y_stride,
             self.elem.name(),
-            self.activation.name()
-        );
-        if self.glu {
-            name += "_glu";
-        }
-        if self.bias {
-            name += "_bias";
-        }
-        if let Some(v) = self.scale {
-            name += &format!("_s{}", tag(v));
-        }
-        if let Some(v) = self.softcap {
-            name += &format!("_c{}", tag(v));
-        }
-        if let Some(stride) = self.residual {
-            name += &format!("_r{stride}");
-        }
-        name
+            self.out.name()
+        )
     }
 
     /// Bytes of scratch that a call uses.
@@ -130,11 +97,6 @@ impl Linear {
         }
     }
 
-    /// Output columns of a whole panel.
-    fn panel_width(&self) -> i64 {
-        if self.glu { PANEL / 2 } else { PANEL }
-    }
-
     /// Emits the function and returns its symbol.
     pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
         assert!(
@@ -142,9 +104,9 @@ impl Linear {
             "physical sizes are padded"
         );
         let panels = self.m / PANEL;
-        assert!(
-            self.width <= panels * self.panel_width()
-                && self.width > (panels - 1) * self.panel_width(),
+        assert_eq!(
+            self.out.panels(PANEL),
+            panels,
             "the last panel holds the last output"
         );
         let params = [
@@ -167,9 +129,7 @@ impl Linear {
                 n,
                 x,
                 w,
-                bias,
-                residual,
-                y,
+                to: Target { bias, residual, y },
                 sums: scratch,
                 wide,
             };
@@ -270,101 +230,7 @@ impl Linear {
                 b.call(&tile, &[rows, x, stride, source, a.sums, k], &[]);
                 done += length;
             }
-            self.write(b, a, panel, row, rows);
+            self.out.write(b, a.to, a.sums, PANEL, panel, row, rows);
         });
-    }
-
-    /// The epilogue of `rows` rows from `row` on: sums to y.
-    fn write(&self, b: &mut KernelBuilder<'_>, a: Args, panel: Value, row: Value, rows: Value) {
-        let panels = self.m / PANEL;
-        let per_panel = self.panel_width();
-        let last_width = self.width - (panels - 1) * per_panel;
-        if last_width == per_panel {
-            self.write_rows(b, a, panel, row, rows, per_panel);
-        } else if panels == 1 {
-            self.write_rows(b, a, panel, row, rows, last_width);
-        } else {
-            let last = b.i64(panels - 1);
-            let inner = b.ne(panel, last);
-            b.choose(
-                inner,
-                |b| {
-                    self.write_rows(b, a, panel, row, rows, per_panel);
-                    Vec::new()
-                },
-                |b| {
-                    self.write_rows(b, a, panel, row, rows, last_width);
-                    Vec::new()
-                },
-            );
-        }
-    }
-
-    fn write_rows(
-        &self,
-        b: &mut KernelBuilder<'_>,
-        a: Args,
-        panel: Value,
-        row: Value,
-        rows: Value,
-        width: i64,
-    ) {
-        let bias = b.at(a.bias, panel, PANEL * F32);
-        let y = b.at(a.y, row, self.y_stride * F32);
-        let y = b.at(y, panel, self.panel_width() * F32);
-        let residual = self.residual.map(|stride| {
-            let p = b.at(a.residual, row, stride * F32);
-            b.at(p, panel, self.panel_width() * F32)
-        });
-        let zero = b.i64(0);
-        b.for_each(zero, rows, 1, |b, i| {
-            let sums = b.at(a.sums, i, PANEL * F32);
-            let y = b.at(y, i, self.y_stride * F32);
-            let residual = residual.map(|p| b.at(p, i, self.residual.unwrap_or(0) * F32));
-            for group in 0..(width + LANES - 1) / LANES {
-                let valid = (width - group * LANES).min(LANES);
-                let mut v = if self.glu {
-                    let gate = self.sum(b, sums, bias, 2 * group);
-                    let up = self.sum(b, sums, bias, 2 * group + 1);
-                    let gate = self.activation.apply(b, gate);
-                    b.mul(gate, up)
-                } else {
-                    let v = self.sum(b, sums, bias, group);
-                    let v = self.activation.apply(b, v);
-                    if valid < LANES && !self.activation.keeps_zero() {
-                        let mask = b.lane_mask(valid);
-                        b.mul(v, mask)
-                    } else {
-                        v
-                    }
-                };
-                if let Some(scale) = self.scale {
-                    let scale = b.splat(scale);
-                    v = b.mul(v, scale);
-                }
-                if let Some(cap) = self.softcap {
-                    v = b.softcap(v, cap);
-                }
-                if let Some(p) = residual {
-                    let p = b.offset(p, group * LANES * F32);
-                    let r = b.load_group(p);
-                    v = b.add(v, r);
-                }
-                let p = b.offset(y, group * LANES * F32);
-                b.store(v, p);
-            }
-        });
-    }
-
-    /// Group `group` of a row's sums, with its bias.
-    fn sum(&self, b: &mut KernelBuilder<'_>, sums: Value, bias: Value, group: i64) -> Value {
-        let p = b.offset(sums, group * LANES * F32);
-        let v = b.load_group(p);
-        if !self.bias {
-            return v;
-        }
-        let p = b.offset(bias, group * LANES * F32);
-        let c = b.load_group(p);
-        b.add(v, c)
     }
 }

@@ -14,6 +14,21 @@ impl<'a> Lower<'a> {
         let y = self.result(inst)?;
         let ids = self.ids(self.value(inst, 0)?)?;
         let (_, table) = self.weight(inst, 1)?;
+        let rows = Arg::Rows(self.extent(inst.results[0])?);
+        let scale = (op.scale != 1.0).then_some(op.scale);
+        if let Form::Blocks { form, cols, .. } = &table.form {
+            let kernel = kernels::BlockGather {
+                form: *form,
+                width: i64::from(*cols),
+                y_stride: i64::from(y.stride),
+                scale,
+            };
+            self.scratch = self.scratch.max(kernel.scratch_bytes() as u64);
+            let y = Arg::Arena(y.at);
+            let args = vec![rows, ids, weight_arg(table), y, Arg::Scratch];
+            self.push(Kernel::BlockGather(kernel), args);
+            return Ok(());
+        }
         let (dtype, layout, width) = match &table.form {
             Form::Panels { dtype, cols, .. } => (*dtype, TableLayout::Panels, cols.len()),
             Form::Rows { dtype, cols, .. } => (
@@ -23,7 +38,7 @@ impl<'a> Lower<'a> {
                 },
                 cols.len(),
             ),
-            Form::Vector { .. } | Form::Relative { .. } => {
+            Form::Blocks { .. } | Form::Vector { .. } | Form::Relative { .. } => {
                 return Err(self.error("the weight is not packed as a table"));
             }
         };
@@ -32,10 +47,9 @@ impl<'a> Lower<'a> {
             layout,
             width: width as i64,
             y_stride: i64::from(y.stride),
-            scale: (op.scale != 1.0).then_some(op.scale),
+            scale,
             accumulate: false,
         };
-        let rows = Arg::Rows(self.extent(inst.results[0])?);
         self.push(
             Kernel::Gather(kernel),
             vec![rows, ids, weight_arg(table), Arg::Arena(y.at)],

@@ -4,7 +4,7 @@ use llmc_ir::{DType, Inst, ops};
 
 use super::{Lower, LowerError, norm, row_width, weight_arg};
 use crate::{
-    kernel::Elem,
+    kernel::{Elem, LANES},
     kernels,
     pack::Form,
     step::{Arg, Kernel},
@@ -26,8 +26,13 @@ impl<'a> Lower<'a> {
         let (x, y) = (self.operand(inst, 0)?, self.result(inst)?);
         let extent = self.extent(inst.results[0])?;
         let (_, w) = self.weight(inst, 1)?;
-        let Form::Panels { dtype, rows, cols } = &w.form else {
-            return Err(self.error("the weight is not packed in panels"));
+        // Stored inputs and outputs of the weight.
+        let (k, m) = match &w.form {
+            Form::Panels { rows, cols, .. } => (cols.len() as i64, rows.len() as i64),
+            Form::Blocks { rows, cols, .. } => (i64::from(*cols), rows.len() as i64),
+            Form::Rows { .. } | Form::Vector { .. } | Form::Relative { .. } => {
+                return Err(self.error("the weight is not packed as a matrix"));
+            }
         };
         let mut next = 2;
         let mut take = || {
@@ -44,7 +49,7 @@ impl<'a> Lower<'a> {
         let mut x_arg = Arg::Arena(x.at);
         let mut x_stride = i64::from(x.stride);
         if let Some((kind, weight, shift)) = norm {
-            x_stride = cols.len() as i64;
+            x_stride = (k + LANES - 1) / LANES * LANES;
             let bytes = self.bound(extent) * x_stride as u64 * 4;
             self.workspace = self.workspace.max(bytes);
             let (kind, eps) = norm::kind(kind);
@@ -67,13 +72,9 @@ impl<'a> Lower<'a> {
         }
         let act = |a: Option<ops::ActKind>| a.map_or(kernels::Activation::None, norm::activation);
         let residual_place = residual.map(|i| self.operand(inst, i)).transpose()?;
-        let kernel = kernels::Linear {
-            k: cols.len() as i64,
-            m: rows.len() as i64,
+        let out = kernels::Epilogue {
             width: row_width(&y.layout),
-            x_stride,
             y_stride: i64::from(y.stride),
-            elem: elem(*dtype),
             bias: op.bias,
             activation: act(op.glu.or(op.act)),
             glu: op.glu.is_some(),
@@ -81,7 +82,35 @@ impl<'a> Lower<'a> {
             softcap: None,
             residual: residual_place.map(|p| i64::from(p.stride)),
         };
-        self.scratch = self.scratch.max(kernel.scratch_bytes() as u64);
+        let (kernel, scratch) = match &w.form {
+            Form::Blocks { form, .. } => {
+                let kernel = kernels::BlockLinear {
+                    k,
+                    m,
+                    x_stride,
+                    form: *form,
+                    input: self.input(inst)?,
+                    out,
+                };
+                let scratch = kernel.scratch_bytes();
+                (Kernel::BlockLinear(kernel), scratch)
+            }
+            Form::Panels { dtype, .. } => {
+                let kernel = kernels::Linear {
+                    k,
+                    m,
+                    x_stride,
+                    elem: elem(*dtype),
+                    out,
+                };
+                let scratch = kernel.scratch_bytes();
+                (Kernel::Linear(kernel), scratch)
+            }
+            Form::Rows { .. } | Form::Vector { .. } | Form::Relative { .. } => {
+                unreachable!("refused above")
+            }
+        };
+        self.scratch = self.scratch.max(scratch as u64);
         let y_arg = Arg::Arena(y.at);
         let bias = match bias {
             Some(i) => weight_arg(self.weight(inst, i)?.1),
@@ -97,7 +126,17 @@ impl<'a> Lower<'a> {
             y_arg,
             Arg::Scratch,
         ];
-        self.push(Kernel::Linear(kernel), args);
+        self.push(kernel, args);
         Ok(())
+    }
+
+    /// What the x of a linear with weights in blocks is.
+    fn input(&self, inst: &Inst) -> Result<kernels::Input, LowerError> {
+        let x = self.value(inst, 0)?;
+        match self.func.ty(x).tensor().map(|t| t.dtype) {
+            Some(DType::F32) => Ok(kernels::Input::F32),
+            Some(DType::Q8(_)) => Ok(kernels::Input::Q8),
+            _ => Err(self.error("an x that is neither f32 nor quantised")),
+        }
     }
 }

@@ -13,6 +13,7 @@ mod elementwise;
 mod embedding;
 mod linear;
 mod norm;
+mod quantize;
 mod rope;
 mod rows;
 
@@ -241,7 +242,7 @@ impl<'a> Lower<'a> {
             Op::Linear(l) => self.linear(inst, l),
             Op::Pool(p) => self.pool(inst, p),
             Op::PositionIds(p) => self.position_ids(inst, p),
-            Op::Quantize(_) => Err(self.error("quantised activations have no kernel")),
+            Op::Quantize(q) => self.quantize(inst, q),
             Op::Repeat(_) => {
                 self.calls.push(Call::Layers);
                 Ok(())

@@ -2,6 +2,8 @@
 
 use llmc_ir::{DType, Layout, ops::RelativeBias};
 
+use crate::blocks::{Blocks, STRIP};
+
 /// Outputs in one panel of a matrix.
 pub const PANEL: u32 = 64;
 
@@ -9,6 +11,14 @@ pub const PANEL: u32 = 64;
 /// for padding (zero).
 #[derive(Clone, PartialEq, Debug)]
 pub enum Form {
+    /// Strips of 32 rows in `dtype`, a block format or int8 ([`Blocks`]); `rows` is a multiple of
+    /// 32, columns are as in the checkpoint.
+    Blocks {
+        dtype: DType,
+        form: Blocks,
+        rows: Vec<Option<u32>>,
+        cols: u32,
+    },
     /// `[rows / 64][cols][64]` in `dtype`; `rows` is a multiple of 64.
     Panels {
         dtype: DType,
@@ -36,6 +46,9 @@ impl Form {
     /// Bytes of one slot.
     pub fn bytes(&self) -> u64 {
         match self {
+            Form::Blocks {
+                form, rows, cols, ..
+            } => rows.len() as u64 / STRIP as u64 * form.strip_bytes(i64::from(*cols)) as u64,
             Form::Panels { dtype, rows, cols } => {
                 rows.len() as u64 * cols.len() as u64 * dtype.row_bytes(1)
             }

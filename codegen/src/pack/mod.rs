@@ -6,11 +6,13 @@
 //!
 //! Not here: how kernels read the packed forms (`kernels/`).
 
+mod blocks;
 mod form;
 mod plan;
 mod traffic;
 mod write;
 
+pub use blocks::pack_strip;
 pub use form::{Form, PANEL};
 pub use plan::{Stored, WeightPlan};
 pub use write::write;

@@ -1,11 +1,12 @@
 //! Where every weight lies in the payload's first region.
 
-use llmc_ir::{DType, Module, Op, Operand, Pack, WeightId, ops::RelativeBias};
+use llmc_ir::{DType, Layout, Module, Op, Operand, Pack, WeightId, ops::RelativeBias};
 
 use super::{
     PackError,
     form::{Form, output_map},
 };
+use crate::blocks::Blocks;
 
 /// Alignment of every weight and of every slot.
 const ALIGN: u64 = 64;
@@ -56,7 +57,9 @@ impl WeightPlan {
         let mut out = std::collections::BTreeMap::new();
         for w in &self.weights {
             let dtype = match &w.form {
-                Form::Panels { dtype, .. } | Form::Rows { dtype, .. } => *dtype,
+                Form::Blocks { dtype, .. }
+                | Form::Panels { dtype, .. }
+                | Form::Rows { dtype, .. } => *dtype,
                 Form::Vector { .. } | Form::Relative { .. } => DType::F32,
             };
             *out.entry(dtype.name().to_string()).or_insert(0) +=
@@ -101,9 +104,6 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
         .ty
         .fixed_dims()
         .ok_or(unplanned("has no fixed extents"))?;
-    if weight.ty.dtype.element_bytes().is_none() {
-        return Err(unplanned("is stored in blocks, which no kernel reads"));
-    }
     if let Some((bias, heads)) = relative_bias(module, id) {
         let origin = module.dims.t - 1;
         let stride = (2 * module.dims.t).next_multiple_of(64) + 64;
@@ -114,23 +114,46 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
             stride,
         });
     }
-    Ok(
-        match weight.pack.as_ref().ok_or(unplanned("has no packing"))? {
-            Pack::Panels { rows, cols, glu } => Form::Panels {
-                dtype: weight.ty.dtype,
-                rows: output_map(rows, *glu),
-                cols: cols.stored(),
-            },
-            Pack::Rows { cols } => Form::Rows {
-                dtype: weight.ty.dtype,
-                count: *dims.first().ok_or(unplanned("is no table"))?,
-                cols: cols.stored(),
-            },
-            Pack::Vector { layout } => Form::Vector {
-                map: output_map(layout, is_glu_bias(module, id)),
-            },
+    let pack = weight.pack.as_ref().ok_or(unplanned("has no packing"))?;
+    if let Some(form) = Blocks::of_dtype(weight.ty.dtype) {
+        let [count, cols] = *dims.as_slice() else {
+            return Err(unplanned("is stored in blocks, but no matrix"));
+        };
+        let (rows, layout) = match pack {
+            Pack::Panels { rows, cols, glu } => (output_map(rows, *glu), cols),
+            Pack::Rows { cols } => (output_map(&Layout::plain(count), false), cols),
+            Pack::Vector { .. } => return Err(unplanned("is stored in blocks, but no matrix")),
+        };
+        if layout
+            .stored()
+            .iter()
+            .take(cols as usize)
+            .any(Option::is_none)
+        {
+            return Err(unplanned("is stored in blocks, but its columns are padded"));
+        }
+        return Ok(Form::Blocks {
+            dtype: weight.ty.dtype,
+            form,
+            rows,
+            cols,
+        });
+    }
+    Ok(match pack {
+        Pack::Panels { rows, cols, glu } => Form::Panels {
+            dtype: weight.ty.dtype,
+            rows: output_map(rows, *glu),
+            cols: cols.stored(),
         },
-    )
+        Pack::Rows { cols } => Form::Rows {
+            dtype: weight.ty.dtype,
+            count: *dims.first().ok_or(unplanned("is no table"))?,
+            cols: cols.stored(),
+        },
+        Pack::Vector { layout } => Form::Vector {
+            map: output_map(layout, is_glu_bias(module, id)),
+        },
+    })
 }
 
 /// The attention bias that a weight is the table of, and its heads.

@@ -1,21 +1,26 @@
 //! Writes the packed weights, in the plan's order, a panel at a time.
 
-use std::{io::Write, ops::Range};
+use std::{borrow::Cow, io::Write, ops::Range};
 
 use llmc_ir::{
     DType, Module, Source, TensorSource,
     ops::RelativeBias,
+    quant::rows::store_rows,
     source::{tensor_name, to_f32},
 };
 
 use super::{
     PackError,
+    blocks::pack_strip,
     form::{Form, PANEL},
     plan::WeightPlan,
 };
+use crate::blocks::{Blocks, STRIP};
 
 /// Columns that are transposed at a time, so that reads and writes stay in cache.
 const BLOCK: usize = 16;
+/// Bytes of strips that a thread packs at a time.
+const BATCH: usize = 4 << 20;
 /// Columns of a panel that are held at a time: bounds memory for very long rows.
 const CHUNK: usize = 1 << 15;
 
@@ -38,6 +43,12 @@ pub fn write(
             let dims = weight.ty.fixed_dims().unwrap_or_default();
             let tensor = Tensor::open(source, &weight.source, *layer, &dims)?;
             match &stored.form {
+                Form::Blocks {
+                    dtype,
+                    form,
+                    rows,
+                    cols,
+                } => strips(&mut sink, &tensor, *dtype, form, rows, *cols)?,
                 Form::Panels { dtype, rows, cols } => {
                     panels(&mut sink, &tensor, *dtype, rows, cols)?
                 }
@@ -88,6 +99,45 @@ impl Sink<'_> {
         }
         Ok(())
     }
+}
+
+/// Strips of a matrix in a block format or int8, packed by two threads.
+fn strips(
+    sink: &mut Sink<'_>,
+    tensor: &Tensor<'_>,
+    dtype: DType,
+    form: &Blocks,
+    rows: &[Option<u32>],
+    cols: u32,
+) -> Result<(), PackError> {
+    let strip = STRIP as usize;
+    let bytes = form.strip_bytes(i64::from(cols)) as usize;
+    let pack = |rows: &[Option<u32>], out: &mut [u8]| -> Result<(), PackError> {
+        for (rows, out) in rows.chunks(strip).zip(out.chunks_mut(bytes)) {
+            let rows = rows
+                .iter()
+                .map(|row| row.map(|r| tensor.stored(r, dtype)).transpose())
+                .collect::<Result<Vec<_>, _>>()?;
+            let rows: Vec<Option<&[u8]>> = rows.iter().map(|r| r.as_deref()).collect();
+            pack_strip(dtype, &rows, cols as usize, out);
+        }
+        Ok(())
+    };
+    let batch = (BATCH / bytes).max(1);
+    for rows in rows.chunks(2 * batch * strip) {
+        let mut out = vec![0u8; rows.len() / strip * bytes];
+        let (here, there) = rows.split_at(rows.len().min(batch * strip));
+        let (low, high) = out.split_at_mut(here.len() / strip * bytes);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| pack(there, high));
+            let done = pack(here, low);
+            let other = other.join().expect("packing does not panic");
+            done.and(other)
+        })?;
+        sink.bytes(&out)?;
+        tensor.release_rows(rows);
+    }
+    Ok(())
 }
 
 fn panels(
@@ -161,6 +211,16 @@ struct Part {
     transposed: bool,
     /// Rows of the tensor as stored, for transposed access.
     stored_cols: u32,
+}
+
+impl Part {
+    /// What [`Tensor::read`] gives: blocks are dequantised.
+    fn plain(&self) -> DType {
+        match self.dtype {
+            DType::Block(_) => DType::F32,
+            other => other,
+        }
+    }
 }
 
 impl<'a> Tensor<'a> {
@@ -239,22 +299,63 @@ impl<'a> Tensor<'a> {
         unreachable!("row maps stay within the weight's type")
     }
 
-    fn read(&self, part: &Part, at: u64, count: u64) -> Result<Vec<u8>, PackError> {
-        let size = part.dtype.row_bytes(1);
+    fn bytes(&self, part: &Part, range: Range<u64>) -> Result<Cow<'_, [u8]>, PackError> {
         self.source
-            .read(&part.name, at * size..(at + count) * size)
-            .map(|b| b.into_owned())
+            .read(&part.name, range)
             .map_err(|message| PackError::Read {
                 tensor: part.name.clone(),
                 message,
             })
     }
 
+    /// `count` elements from element `at` on, of type [`Part::plain`].
+    fn read(&self, part: &Part, at: u64, count: u64) -> Result<Vec<u8>, PackError> {
+        let size = part.dtype.row_bytes(1);
+        let DType::Block(format) = part.dtype else {
+            let bytes = self.bytes(part, at * size..(at + count) * size)?;
+            return Ok(bytes.into_owned());
+        };
+        // Whole blocks, of which some are cut.
+        let len = format.block_len() as u64;
+        let (first, end) = (at / len, (at + count).div_ceil(len));
+        let size = format.block_bytes() as u64;
+        let values = format.dequantize(&self.bytes(part, first * size..end * size)?);
+        let skip = (at - first * len) as usize;
+        let values = values[skip..skip + count as usize].iter();
+        Ok(values.flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// One whole row as a weight of type `dtype` stores it.
+    fn stored(&self, row: u32, dtype: DType) -> Result<Cow<'_, [u8]>, PackError> {
+        let (part, r) = self.part(row);
+        if part.transposed {
+            let values = self.row(row, 0..self.cols, DType::F32)?;
+            return self.convert(part, DType::F32, dtype, values.into());
+        }
+        let bytes = part.dtype.row_bytes(u64::from(self.cols));
+        let row = self.bytes(part, u64::from(r) * bytes..u64::from(r + 1) * bytes)?;
+        self.convert(part, part.dtype, dtype, row)
+    }
+
+    /// Elements of a row of `part`, whole blocks where there are blocks, as `to`.
+    fn convert<'b>(
+        &self,
+        part: &Part,
+        from: DType,
+        to: DType,
+        bytes: Cow<'b, [u8]>,
+    ) -> Result<Cow<'b, [u8]>, PackError> {
+        store_rows(from, to, self.cols as usize, bytes).map_err(|message| PackError::Read {
+            tensor: part.name.clone(),
+            message,
+        })
+    }
+
     /// Columns `cols` of one row as `dtype`.
     fn row(&self, row: u32, cols: Range<u32>, dtype: DType) -> Result<Vec<u8>, PackError> {
         let (part, r) = self.part(row);
         let bytes = if part.transposed {
-            let mut column = Vec::with_capacity(cols.len() * part.dtype.row_bytes(1) as usize);
+            let mut column = Vec::new();
             for k in cols {
                 let at = u64::from(k) * u64::from(part.stored_cols) + u64::from(r);
                 column.extend_from_slice(&self.read(part, at, 1)?);
@@ -264,7 +365,14 @@ impl<'a> Tensor<'a> {
             let at = u64::from(r) * u64::from(self.cols) + u64::from(cols.start);
             self.read(part, at, cols.len() as u64)?
         };
-        Ok(convert(bytes, part.dtype, dtype))
+        let bytes = self.convert(part, part.plain(), dtype, bytes.into())?;
+        Ok(bytes.into_owned())
+    }
+
+    /// One row as f32.
+    fn values(&self, row: u32) -> Result<Vec<f32>, PackError> {
+        let bytes = self.row(row, 0..self.cols, DType::F32)?;
+        Ok(to_f32(DType::F32, &bytes))
     }
 
     /// All elements as f32.
@@ -273,12 +381,9 @@ impl<'a> Tensor<'a> {
         for row in 0..self.parts.iter().map(|p| p.rows).sum() {
             let (part, r) = self.part(row);
             if self.cols == 1 && !part.transposed {
-                out.extend(to_f32(part.dtype, &self.read(part, r.into(), 1)?));
+                out.extend(to_f32(part.plain(), &self.read(part, r.into(), 1)?));
             } else {
-                out.extend(to_f32(
-                    DType::F32,
-                    &self.row(row, 0..self.cols, DType::F32)?,
-                ));
+                out.extend(self.values(row)?);
             }
         }
         Ok(out)
@@ -317,7 +422,7 @@ impl<'a> Tensor<'a> {
             if part.transposed {
                 continue;
             }
-            let bytes = u64::from(self.cols) * part.dtype.row_bytes(1);
+            let bytes = part.dtype.row_bytes(u64::from(self.cols));
             let range = u64::from(r) * bytes..u64::from(r + 1) * bytes;
             match &mut run {
                 Some((p, open)) if std::ptr::eq(*p, part) && open.end == range.start => {
@@ -337,32 +442,11 @@ impl<'a> Tensor<'a> {
 
     fn release(&self) {
         for p in &self.parts {
-            let bytes = u64::from(p.first + p.rows)
-                * u64::from(if p.transposed { 1 } else { self.cols })
-                * p.dtype.row_bytes(1);
+            let cols = if p.transposed { 1 } else { self.cols };
+            let bytes = p
+                .dtype
+                .row_bytes(u64::from(p.first + p.rows) * u64::from(cols));
             self.source.release(&p.name, 0..bytes);
-        }
-    }
-}
-
-/// Elements of `from` as elements of `to`; to 16 bits by rounding to nearest even.
-fn convert(bytes: Vec<u8>, from: DType, to: DType) -> Vec<u8> {
-    if from == to {
-        return bytes;
-    }
-    let values = to_f32(from, &bytes);
-    match to {
-        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        DType::F16 => values
-            .iter()
-            .flat_map(|&v| half::f16::from_f32(v).to_le_bytes())
-            .collect(),
-        DType::BF16 => values
-            .iter()
-            .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
-            .collect(),
-        DType::I32 | DType::Block(_) | DType::Int8 | DType::Q8(_) => {
-            unreachable!("the verifier and the plan refuse them")
         }
     }
 }

@@ -116,6 +116,8 @@ macro_rules! kernels {
 
 kernels! {
     Attend,
+    BlockGather,
+    BlockLinear,
     Elementwise,
     Gather,
     KvAppend,
@@ -124,6 +126,7 @@ kernels! {
     Norm,
     Pool,
     PositionIds,
+    Quantize,
     Rope,
     RopeAngles,
     SelectRows,

@@ -18,20 +18,39 @@ pub const V3: FeatureLevel = FeatureLevel {
     ],
     vector_bits: 256,
     vector_registers: 16,
+    byte_dots: false,
+    bit_matrices: false,
 };
 
-/// Skylake-X and Zen 4 onwards: 32 registers of 16 floats.
+/// Ice Lake and Zen 4 onwards: 32 registers of 16 floats, dot products of bytes, bit matrices.
+/// AVX-512 machines without those run the level below.
 pub const V4: FeatureLevel = FeatureLevel {
     name: "x86-64-v4",
     suffix: "v4",
     llvm_cpu: "x86-64-v4",
-    llvm_features: "-prefer-256-bit",
+    llvm_features: "+avx512vbmi,+avx512vnni,+gfni,-prefer-256-bit",
     requires: &[
-        "avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi1", "bmi2", "f16c",
-        "fma", "lzcnt", "movbe", "popcnt",
+        "avx2",
+        "avx512bw",
+        "avx512cd",
+        "avx512dq",
+        "avx512f",
+        "avx512vbmi",
+        "avx512vl",
+        "avx512vnni",
+        "bmi1",
+        "bmi2",
+        "f16c",
+        "fma",
+        "gfni",
+        "lzcnt",
+        "movbe",
+        "popcnt",
     ],
     vector_bits: 512,
     vector_registers: 32,
+    byte_dots: true,
+    bit_matrices: true,
 };
 
 /// Whether the machine that this runs on has a feature of [`FeatureLevel::requires`].
@@ -46,8 +65,8 @@ pub fn host_has(feature: &str) -> bool {
         };
     }
     known! {
-        "avx2" "avx512bw" "avx512cd" "avx512dq" "avx512f" "avx512vl" "bmi1" "bmi2" "f16c" "fma"
-        "lzcnt" "movbe" "popcnt"
+        "avx2" "avx512bw" "avx512cd" "avx512dq" "avx512f" "avx512vbmi" "avx512vl" "avx512vnni"
+        "bmi1" "bmi2" "f16c" "fma" "gfni" "lzcnt" "movbe" "popcnt"
     }
 }
 

@@ -30,6 +30,14 @@ impl Buffer {
         b
     }
 
+    pub fn from_bytes(bytes: &[u8]) -> Buffer {
+        let mut b = Buffer::bytes(bytes.len());
+        for (line, bytes) in b.lines.iter_mut().zip(bytes.chunks(64)) {
+            line.0[..bytes.len()].copy_from_slice(bytes);
+        }
+        b
+    }
+
     pub fn from_i32(values: &[i32]) -> Buffer {
         let mut b = Buffer::bytes(values.len() * 4);
         for (to, v) in b.f32_mut().iter_mut().zip(values) {

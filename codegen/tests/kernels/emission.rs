@@ -1,7 +1,7 @@
 //! The stage itself: the same kernels give the same bytes, on any thread; every level is its own.
 
 use llmc_codegen::kernel::{Elem, KernelBuilder};
-use llmc_codegen::kernels::{Activation, Linear};
+use llmc_codegen::kernels::{Activation, Epilogue, Linear};
 use llmc_codegen::llvm::Object;
 use llmc_codegen::mlir::Session;
 use llmc_codegen::target::FeatureLevel;
@@ -14,16 +14,18 @@ fn object(level: &'static FeatureLevel) -> Vec<u8> {
         Linear {
             k: 64,
             m: 128,
-            width: 100,
             x_stride: 64,
-            y_stride: 112,
             elem: Elem::F16,
-            bias: true,
-            activation,
-            glu: false,
-            scale: None,
-            softcap: None,
-            residual: None,
+            out: Epilogue {
+                width: 100,
+                y_stride: 112,
+                bias: true,
+                activation,
+                glu: false,
+                scale: None,
+                softcap: None,
+                residual: None,
+            },
         }
         .emit(&mut builder);
     }

@@ -3,7 +3,7 @@
 use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad, rounded};
 use crate::harness::{Loaded, load_all, same_bits};
 use llmc_codegen::kernel::Elem;
-use llmc_codegen::kernels::{Activation, Linear};
+use llmc_codegen::kernels::{Activation, Epilogue, Linear};
 
 type LinearFn = unsafe extern "C" fn(
     u64,
@@ -68,16 +68,18 @@ fn case(k: usize, width: usize, elem: Elem, f: Activation, glu: bool) -> Case {
         linear: Linear {
             k: pad(k, 16) as i64,
             m: pad(rows, 64) as i64,
-            width: width as i64,
             x_stride: pad(k, 16) as i64 + 16,
-            y_stride: pad(width, 16) as i64 + 16,
             elem,
-            bias: true,
-            activation: f,
-            glu,
-            scale: None,
-            softcap: None,
-            residual: None,
+            out: Epilogue {
+                width: width as i64,
+                y_stride: pad(width, 16) as i64 + 16,
+                bias: true,
+                activation: f,
+                glu,
+                scale: None,
+                softcap: None,
+                residual: None,
+            },
         },
     }
 }
@@ -106,11 +108,15 @@ fn check(c: &Case) {
         l.emit(b);
     });
     let (k, m) = (l.k as usize, l.m as usize);
-    let (xs, ys) = (l.x_stride as usize, l.y_stride as usize);
+    let (xs, ys) = (l.x_stride as usize, l.out.y_stride as usize);
     let mut random = Random::new((c.k * 31 + c.width) as u64);
     let mut w = vec![0.0; m * k];
     let mut bias = vec![0.0; m];
-    let parts: &[Option<usize>] = if l.glu { &[Some(0), Some(1)] } else { &[None] };
+    let parts: &[Option<usize>] = if l.out.glu {
+        &[Some(0), Some(1)]
+    } else {
+        &[None]
+    };
     let spread = 2.0 / (c.k as f32).sqrt();
     for o in 0..c.width {
         for part in parts {
@@ -128,7 +134,7 @@ fn check(c: &Case) {
     let mut x = random.rows(most, c.k, xs);
     x.chunks_mut(xs).for_each(|row| row[k..].fill(f32::NAN));
     let lanes = pad(c.width, 16);
-    let rs = l.residual.map_or(ys, |s| s as usize);
+    let rs = l.out.residual.map_or(ys, |s| s as usize);
     let residual = random.rows(most, c.width, rs);
     let in_place = rs == ys;
     let mut x_buffer = Buffer::from_f32(&x);
@@ -149,12 +155,12 @@ fn check(c: &Case) {
             let mut scratch = Buffer::scratch(l.scratch_bytes());
             // SAFETY: the buffers have the documented sizes; what is not asked for is not read.
             unsafe {
-                let from = match l.residual {
+                let from = match l.out.residual {
                     Some(_) if in_place => y.ptr(),
                     Some(_) => residual_buffer.ptr().add(first * rs * 4),
                     None => std::ptr::null_mut(),
                 };
-                let bias = if l.bias {
+                let bias = if l.out.bias {
                     bias_buffer.ptr()
                 } else {
                     std::ptr::null_mut()
@@ -183,7 +189,7 @@ fn check(c: &Case) {
         assert_bits(&alone, &all[row * ys..][..ys], "a row alone");
     }
 
-    let plain = l.activation == Activation::None && !l.glu && l.softcap.is_none();
+    let plain = l.out.activation == Activation::None && !l.out.glu && l.out.softcap.is_none();
     for i in 0..most {
         for o in 0..ys {
             let found = all[i * ys + o];
@@ -198,9 +204,9 @@ fn check(c: &Case) {
             let old = residual[i * rs + o];
             if plain {
                 let mut v = (0..k).fold(0.0f32, |sum, j| x[i * xs + j].mul_add(w[o * k + j], sum));
-                v += if l.bias { bias[o] } else { 0.0 };
-                v *= l.scale.unwrap_or(1.0);
-                v += if l.residual.is_some() { old } else { 0.0 };
+                v += if l.out.bias { bias[o] } else { 0.0 };
+                v *= l.out.scale.unwrap_or(1.0);
+                v += if l.out.residual.is_some() { old } else { 0.0 };
                 assert_eq!(found, v, "{} row {i} output {o}", l.symbol());
                 continue;
             }
@@ -208,20 +214,25 @@ fn check(c: &Case) {
                 (0..c.k)
                     .map(|j| f64::from(x[i * xs + j]) * f64::from(w[row * k + j]))
                     .sum::<f64>()
-                    + if l.bias { f64::from(bias[row]) } else { 0.0 }
+                    + if l.out.bias {
+                        f64::from(bias[row])
+                    } else {
+                        0.0
+                    }
             };
-            let mut v = if l.glu {
-                activation(l.activation, dot(packed_row(o, Some(0)))) * dot(packed_row(o, Some(1)))
+            let mut v = if l.out.glu {
+                activation(l.out.activation, dot(packed_row(o, Some(0))))
+                    * dot(packed_row(o, Some(1)))
             } else {
-                activation(l.activation, dot(o))
+                activation(l.out.activation, dot(o))
             };
-            if let Some(s) = l.scale {
+            if let Some(s) = l.out.scale {
                 v *= f64::from(s);
             }
-            if let Some(cap) = l.softcap {
+            if let Some(cap) = l.out.softcap {
                 v = f64::from(cap) * (v / f64::from(cap)).tanh();
             }
-            if l.residual.is_some() {
+            if l.out.residual.is_some() {
                 v += f64::from(old);
             }
             let what = format!("{} row {i} output {o}", l.symbol());
@@ -276,26 +287,26 @@ fn gated() {
     }
     let mut c = case(48, 96, Elem::F16, Activation::GeluTanh, true);
     check(&c);
-    c.linear.residual = Some(c.linear.y_stride);
-    c.linear.bias = false;
+    c.linear.out.residual = Some(c.linear.out.y_stride);
+    c.linear.out.bias = false;
     check(&c);
 }
 
 #[test]
 fn residual_scale_and_softcap() {
     let mut c = case(64, 70, Elem::F32, Activation::None, false);
-    c.linear.residual = Some(c.linear.y_stride);
-    c.linear.bias = false;
+    c.linear.out.residual = Some(c.linear.out.y_stride);
+    c.linear.out.bias = false;
     check(&c);
     // Elsewhere, at another stride.
-    c.linear.residual = Some(c.linear.y_stride + 32);
+    c.linear.out.residual = Some(c.linear.out.y_stride + 32);
     check(&c);
-    c.linear.scale = Some(0.3);
+    c.linear.out.scale = Some(0.3);
     check(&c);
-    c.linear.softcap = Some(3.0);
+    c.linear.out.softcap = Some(3.0);
     check(&c);
     let mut c = case(48, 90, Elem::BF16, Activation::Sigmoid, false);
-    c.linear.residual = Some(c.linear.y_stride);
+    c.linear.out.residual = Some(c.linear.out.y_stride);
     check(&c);
 }
 
@@ -308,6 +319,6 @@ fn long_k() {
         check(&c);
     }
     let mut c = case(2085, 30, Elem::F16, Activation::None, false);
-    c.linear.residual = Some(c.linear.y_stride);
+    c.linear.out.residual = Some(c.linear.out.y_stride);
     check(&c);
 }

@@ -7,6 +7,7 @@
 
 mod attend;
 mod attend_world;
+mod blocks;
 mod buffer;
 mod elementwise;
 mod emission;

@@ -1,0 +1,382 @@
+//! `y = epilogue(x · Wᵀ)` over weights in block formats.
+//!
+//! In: rows of x, quantised or f32; packed strips ([`Blocks`]); bias, residual. Out: rows of y.
+//!
+//! - Few rows: the work units are strips, read once from memory as one stream and decoded in
+//!   registers.
+//! - Many rows: the work units are (strip, tile of rows), strip by strip; a piece of the strip is
+//!   unpacked into scratch, where all its rows pass.
+//! - Both compute the sums of [`Products`], so results do not depend on which of them runs.
+//! - f32 rows: strips are dequantised into scratch, then it is a product in f32, k = 0, 1, 2, …
+//!
+//! Not here: quantisation of x.
+
+use super::{
+    Epilogue, F32, TILE_ROWS, Tile,
+    block_products::{BLOCK, Products, Weights},
+    block_tile::BlockTile,
+    block_unpack::{BlockUnpack, Unpacked},
+    epilogue::Target,
+};
+use crate::{
+    blocks::{Blocks, STRIP},
+    kernel::{Elem, GROUP, KernelBuilder, LANES, Param, Value},
+};
+
+/// Most rows of the path for few.
+const FEW_ROWS: i64 = 4;
+/// Rows of a work unit of the path for many: a multiple of every level's tile.
+const UNIT_ROWS: i64 = TILE_ROWS;
+/// Rows whose sums are in scratch at a time.
+const BLOCK_ROWS: i64 = 192;
+/// Elements of K that are unpacked at a time: as codes, and as f32.
+const CODES_K: i64 = 512;
+const F32_K: i64 = 256;
+
+/// The type of x.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    F32,
+    /// Codes and scales: by block for block formats, by row for int8 rows.
+    Q8,
+}
+
+/// A linear layer.
+///
+/// Emits `linear(thread, threads, n: i64, x: *u8, w: *u8, bias: *f32, residual: *f32, y: *f32,
+/// scratch: *u8)`: x `[n]` rows, w `[m/32]` strips, bias `[m]`, residual and y `[n, stride]`.
+/// Without bias or residual their pointers are not read. `residual` may be `y` itself; x overlaps
+/// neither.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockLinear {
+    /// Logical inputs: a multiple of the format's block.
+    pub k: i64,
+    /// Stored rows of W, a multiple of 32 (gate and up rows both count under `glu`).
+    pub m: i64,
+    /// 4-byte units from one row of x to the next.
+    pub x_stride: i64,
+    pub form: Blocks,
+    pub input: Input,
+    pub out: Epilogue,
+}
+
+/// The parameters at run time.
+#[derive(Clone, Copy)]
+struct Args {
+    n: Value,
+    x: Value,
+    w: Value,
+    to: Target,
+    /// `[rows][32]` sums.
+    sums: Value,
+    /// An unpacked piece of a strip.
+    panel: Value,
+}
+
+impl BlockLinear {
+    pub fn symbol(&self) -> String {
+        let input = match self.input {
+            Input::F32 => "f32",
+            Input::Q8 => "q8",
+        };
+        format!(
+            "block_linear_k{}_m{}_x{}_{input}_{}_{}",
+            self.k,
+            self.m,
+            self.x_stride,
+            self.form.name,
+            self.out.name()
+        )
+    }
+
+    /// Bytes of scratch that a call uses.
+    pub fn scratch_bytes(&self) -> i64 {
+        let units = self.chunk_units().min(self.form.units(self.k));
+        BLOCK_ROWS * STRIP * F32 + units * self.unpack().unit_bytes()
+    }
+
+    fn unpack(&self) -> BlockUnpack {
+        BlockUnpack {
+            form: self.form,
+            to: match self.input {
+                Input::F32 => Unpacked::F32,
+                Input::Q8 => Unpacked::Codes,
+            },
+        }
+    }
+
+    fn products(&self) -> Products {
+        Products {
+            form: self.form,
+            k: self.k,
+        }
+    }
+
+    fn chunk_units(&self) -> i64 {
+        match self.input {
+            Input::F32 => F32_K / self.form.unit,
+            Input::Q8 => CODES_K / self.form.unit,
+        }
+    }
+
+    /// Emits the function and returns its symbol.
+    pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+        let by_row = self.products().by_row();
+        assert!(
+            self.m % STRIP == 0 && (by_row || self.k % self.form.block == 0),
+            "rows are whole strips, columns whole blocks"
+        );
+        let strips = self.out.panels(STRIP);
+        assert!(strips <= self.m / STRIP, "the strips hold the outputs");
+        let params = [
+            Param::i64(),
+            Param::i64(),
+            Param::i64(),
+            Param::input(),
+            Param::input(),
+            Param::input(),
+            Param::ptr(),
+            Param::ptr(),
+            Param::output(),
+        ];
+        b.kernel(&self.symbol(), &params, |b, args| {
+            let [thread, threads, n, x, w, bias, residual, y, scratch] = *args else {
+                unreachable!("nine parameters")
+            };
+            let panel = b.offset(scratch, BLOCK_ROWS * STRIP * F32);
+            let a = Args {
+                n,
+                x,
+                w,
+                to: Target { bias, residual, y },
+                sums: scratch,
+                panel,
+            };
+            match self.input {
+                Input::F32 => self.many(b, a, thread, threads, strips),
+                Input::Q8 => {
+                    let limit = b.i64(FEW_ROWS);
+                    let few = b.le(n, limit);
+                    b.choose(
+                        few,
+                        |b| {
+                            self.few(b, a, thread, threads, strips);
+                            Vec::new()
+                        },
+                        |b| {
+                            self.many(b, a, thread, threads, strips);
+                            Vec::new()
+                        },
+                    );
+                }
+            }
+        })
+    }
+
+    /// A slice of the strips, all rows.
+    fn few(&self, b: &mut KernelBuilder<'_>, a: Args, thread: Value, threads: Value, strips: i64) {
+        let strips = b.i64(strips);
+        let (lo, hi) = b.slice(thread, threads, strips);
+        // Rows that are multiplied at once: as many as registers hold.
+        let sizes: &[i64] = if b.level().vector_registers == 32 {
+            &[4, 2, 1]
+        } else {
+            &[1]
+        };
+        let kernels: Vec<String> = sizes.iter().map(|r| self.emit_rows(b, *r)).collect();
+        let zero = b.i64(0);
+        b.for_each(lo, hi, 1, |b, strip| {
+            let w = b.at(a.w, strip, self.form.strip_bytes(self.k));
+            let mut done = zero;
+            for (size, kernel) in sizes.iter().zip(&kernels) {
+                let left = b.sub(a.n, done);
+                let count = b.div_const(left, *size);
+                let count = b.mul_const(count, *size);
+                let end = b.add(done, count);
+                b.for_each(done, end, *size, |b, row| {
+                    let x = b.at(a.x, row, self.x_stride * F32);
+                    let sums = b.at(a.sums, row, STRIP * F32);
+                    b.call(kernel, &[x, w, sums], &[]);
+                });
+                done = end;
+            }
+            self.out.write(b, a.to, a.sums, STRIP, strip, zero, a.n);
+        });
+    }
+
+    /// Emits `rows(x: *u8, w: *u8, sums: *f32)`: the sums of `rows` rows with one strip.
+    fn emit_rows(&self, b: &mut KernelBuilder<'_>, rows: i64) -> String {
+        let name = format!(
+            "block_rows{rows}_k{}_x{}_{}",
+            self.k, self.x_stride, self.form.name
+        );
+        let products = self.products();
+        let form = &self.form;
+        let params = [Param::input(), Param::input(), Param::output()];
+        b.kernel(&name, &params, |b, args| {
+            let [x, w, out] = *args else {
+                unreachable!("three parameters")
+            };
+            let xs: Vec<Value> = (0..rows)
+                .map(|r| b.offset(x, r * self.x_stride * F32))
+                .collect();
+            let mut start = Vec::new();
+            for x in &xs {
+                let zero = products.zero(b, *x);
+                start.extend([zero; 2]);
+            }
+            let (zero, units) = (b.i64(0), b.i64(form.units(self.k)));
+            let sums = b.for_carried(zero, units, 1, &start, |b, unit, sums| {
+                let mut sums = sums.to_vec();
+                let block = b.mul_const(unit, form.unit / BLOCK);
+                let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, block)).collect();
+                let w = b.at(w, unit, 2 * form.half_bytes());
+                let halves = [w, b.offset(w, form.half_bytes())];
+                for part in 0..form.parts() {
+                    let at = part * form.part;
+                    let mut weights = Packed { form, halves, part };
+                    let (block, part) = (at / BLOCK, at % BLOCK / form.part);
+                    products.part(b, &rows, block, part, 2, &mut sums, &mut weights);
+                }
+                sums
+            });
+            for (i, sum) in sums.into_iter().enumerate() {
+                let (row, half) = (i / 2, (i % 2) as i64);
+                let v = if products.by_row() {
+                    let s = b.offset(w, form.rows_at(self.k) + half * LANES * F32);
+                    let s = b.load_group(s);
+                    products.finish(b, xs[row], sum, s)
+                } else {
+                    sum
+                };
+                let p = b.offset(out, (row as i64 * STRIP + half * LANES) * F32);
+                b.store(v, p);
+            }
+        })
+    }
+
+    /// A slice of the grid of strips and tiles of rows.
+    fn many(&self, b: &mut KernelBuilder<'_>, a: Args, thread: Value, threads: Value, strips: i64) {
+        let tiles = b.ceil_div_const(a.n, UNIT_ROWS);
+        let units = b.mul_const(tiles, strips);
+        let slice = b.slice(thread, threads, units);
+        b.for_runs(slice, tiles, |b, strip, from, to| {
+            let from = b.mul_const(from, UNIT_ROWS);
+            let to = b.mul_const(to, UNIT_ROWS);
+            let to = b.min(to, a.n);
+            let w = b.at(a.w, strip, self.form.strip_bytes(self.k));
+            b.for_each(from, to, BLOCK_ROWS, |b, row| {
+                let left = b.sub(to, row);
+                let most = b.i64(BLOCK_ROWS);
+                let rows = b.min(left, most);
+                let x = b.at(a.x, row, self.x_stride * F32);
+                match self.input {
+                    Input::F32 => self.exact(b, a, x, rows, w),
+                    Input::Q8 => self.quantised(b, a, x, rows, w),
+                }
+                self.out.write(b, a.to, a.sums, STRIP, strip, row, rows);
+            });
+        });
+    }
+
+    /// Calls `body(first unit, units)` for each piece of K.
+    fn chunks(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        a: Args,
+        w: Value,
+        body: impl FnOnce(&mut KernelBuilder<'_>, Value, Value),
+    ) {
+        let unpack = self.unpack().emit(b);
+        let (zero, units) = (b.i64(0), b.i64(self.form.units(self.k)));
+        b.for_each(zero, units, self.chunk_units(), |b, unit| {
+            let left = b.sub(units, unit);
+            let most = b.i64(self.chunk_units());
+            let count = b.min(left, most);
+            let from = b.at(w, unit, 2 * self.form.half_bytes());
+            let scales = b.offset(w, self.form.rows_at(self.k));
+            b.call(&unpack, &[count, from, scales, a.panel], &[]);
+            body(b, unit, count);
+        });
+    }
+
+    /// Sums of quantised rows.
+    fn quantised(&self, b: &mut KernelBuilder<'_>, a: Args, x: Value, rows: Value, w: Value) {
+        let products = self.products();
+        let tile = BlockTile {
+            products,
+            x_bytes: self.x_stride * F32,
+        }
+        .emit(b);
+        self.chunks(b, a, w, |b, unit, count| {
+            let first = b.mul_const(unit, self.form.unit / BLOCK);
+            let blocks = b.mul_const(count, self.form.unit / BLOCK);
+            b.call(&tile, &[rows, x, first, a.panel, a.sums, blocks], &[]);
+        });
+        if !products.by_row() {
+            return;
+        }
+        let zero = b.i64(0);
+        b.for_each(zero, rows, 1, |b, row| {
+            let x = b.at(x, row, self.x_stride * F32);
+            let sums = b.at(a.sums, row, STRIP * F32);
+            for half in 0..2 {
+                let s = b.offset(w, self.form.rows_at(self.k) + half * LANES * F32);
+                let s = b.load_group(s);
+                let p = b.offset(sums, half * LANES * F32);
+                let sum = b.load(products.sum_ty(), p);
+                let v = products.finish(b, x, sum, s);
+                b.store(v, p);
+            }
+        });
+    }
+
+    /// Sums of f32 rows.
+    fn exact(&self, b: &mut KernelBuilder<'_>, a: Args, x: Value, rows: Value, w: Value) {
+        let (zero, zeros) = (b.i64(0), b.constant(GROUP, 0.0));
+        b.for_each(zero, rows, 1, |b, row| {
+            let sums = b.at(a.sums, row, STRIP * F32);
+            for half in 0..2 {
+                let p = b.offset(sums, half * LANES * F32);
+                b.store(zeros, p);
+            }
+        });
+        let tile = Tile {
+            elem: Elem::F32,
+            groups: STRIP / LANES,
+            w_stride: STRIP,
+            acc_stride: STRIP,
+        }
+        .emit(b);
+        // The pads of x hold zeros, those of a row's last unit are left out.
+        let k = (self.k + LANES - 1) / LANES * LANES;
+        self.chunks(b, a, w, |b, unit, count| {
+            let first = b.mul_const(unit, self.form.unit);
+            let length = b.mul_const(count, self.form.unit);
+            let all = b.i64(k);
+            let left = b.sub(all, first);
+            let length = b.min(length, left);
+            let x = b.at(x, first, F32);
+            let stride = b.i64(self.x_stride * F32);
+            b.call(&tile, &[rows, x, stride, a.panel, a.sums, length], &[]);
+        });
+    }
+}
+
+/// A part of two half units as packed.
+struct Packed<'a> {
+    form: &'a Blocks,
+    halves: [Value; 2],
+    part: i64,
+}
+
+impl Weights for Packed<'_> {
+    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, half: usize) -> Value {
+        let group = self.part * self.form.part / 4 + group;
+        self.form.load_group(b, self.halves[half], group)
+    }
+
+    fn scales(&mut self, b: &mut KernelBuilder<'_>, half: usize) -> (Value, Option<Value>) {
+        self.form.load_scales(b, self.halves[half], self.part)
+    }
+}

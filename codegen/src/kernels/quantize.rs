@@ -1,0 +1,226 @@
+//! Rows of f32 to 8-bit codes and scales, after a norm where asked for.
+//!
+//! In: rows of x, the norm's weight and bias. Out: rows as [`RowForm`] says, the bits those of
+//! [`llmc_ir::quant::activation`] for the normalised row.
+
+use super::{F32, Norm};
+use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
+use llmc_ir::{
+    Group,
+    quant::activation::{BLOCK, RowForm, TINY},
+};
+
+/// Emits `quantize(thread, threads, n: i64, x: *f32, weight: *f32, bias: *f32, y: *u8,
+/// scratch: *u8)`; weight and bias are those of the norm, not read without it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantize {
+    pub group: Group,
+    /// Over plain rows, from `x_stride` to anything.
+    pub norm: Option<Norm>,
+    /// Logical lanes of a row; a multiple of 32 under [`Group::Block`].
+    pub width: i64,
+    /// Runs of logical lanes `(start, length)` within a row of x, ascending; their starts are
+    /// multiples of 16, and pads behind them are zero.
+    pub segments: Vec<(i64, i64)>,
+    pub x_stride: i64,
+    /// 4-byte units from one row of y to the next.
+    pub y_stride: i64,
+}
+
+/// The scale of a group and what its values are multiplied by, from its largest magnitude.
+struct Scale {
+    scale: Value,
+    inverse: Value,
+}
+
+impl Quantize {
+    pub fn symbol(&self) -> String {
+        let group = match self.group {
+            Group::Block => "block",
+            Group::Row => "row",
+        };
+        let mut name = format!("quantize_{group}_x{}_y{}", self.x_stride, self.y_stride);
+        for (start, length) in &self.segments {
+            name += &format!("_{start}p{length}");
+        }
+        if let Some(norm) = &self.norm {
+            name += &format!("_{}", norm.symbol());
+        }
+        name
+    }
+
+    /// Bytes of scratch that a call uses: a row.
+    pub fn scratch_bytes(&self) -> i64 {
+        // Runs are copied in whole vectors.
+        (self.width + 2 * LANES) / LANES * LANES * F32
+    }
+
+    fn form(&self) -> RowForm {
+        RowForm::new(self.width as u32, self.group)
+    }
+
+    /// Emits the function and returns its symbol.
+    pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+        assert!(
+            self.group == Group::Row || self.width % BLOCK as i64 == 0,
+            "rows are whole blocks"
+        );
+        assert!(
+            self.y_stride * F32 >= i64::from(self.form().bytes),
+            "rows of y hold their parts"
+        );
+        let params = [
+            Param::i64(),
+            Param::i64(),
+            Param::i64(),
+            Param::input(),
+            Param::input(),
+            Param::input(),
+            Param::output(),
+            Param::output(),
+        ];
+        b.kernel(&self.symbol(), &params, |b, args| {
+            let [thread, threads, n, x, weight, bias, y, scratch] = *args else {
+                unreachable!("eight parameters")
+            };
+            let (lo, hi) = b.slice(thread, threads, n);
+            b.for_each(lo, hi, 1, |b, row| {
+                let mut x = b.at(x, row, self.x_stride * F32);
+                let y = b.at(y, row, self.y_stride * F32);
+                if let Some(norm) = &self.norm {
+                    let symbol = norm.emit(b);
+                    let (zero, one) = (b.i64(0), b.i64(1));
+                    b.call(&symbol, &[zero, one, one, x, weight, bias, scratch], &[]);
+                    x = scratch;
+                } else if self.segments.len() > 1 {
+                    self.gather(b, x, scratch);
+                    x = scratch;
+                }
+                match self.group {
+                    Group::Block => self.blocks(b, x, y),
+                    Group::Row => self.row(b, x, y),
+                }
+            });
+        })
+    }
+
+    /// Copies the runs of a row together, in order, so that a run's pads are overwritten.
+    fn gather(&self, b: &mut KernelBuilder<'_>, x: Value, to: Value) {
+        let mut done = 0;
+        for (start, length) in &self.segments {
+            let (from, to) = (b.offset(x, start * F32), b.offset(to, done * F32));
+            b.for_unrolled((length + LANES - 1) / LANES, 4, |b, i| {
+                let p = b.at(from, i, LANES * F32);
+                let v = b.load_group(p);
+                let p = b.at(to, i, LANES * F32);
+                b.store(v, p);
+            });
+            done += length;
+        }
+        let zeros = b.splat(0.0);
+        let p = b.offset(to, done * F32);
+        b.store(zeros, p);
+        assert_eq!(done, self.width, "the runs make up a row");
+    }
+
+    fn scale(&self, b: &mut KernelBuilder<'_>, largest: Value) -> Scale {
+        let (most, zero, tiny) = (b.f32(127.0), b.f32(0.0), b.f32(TINY));
+        let none = b.lt(largest, tiny);
+        let inverse = b.div(most, largest);
+        let scale = b.div(largest, most);
+        Scale {
+            scale: b.select(none, zero, scale),
+            inverse: b.select(none, zero, inverse),
+        }
+    }
+
+    /// Stores the codes of 16 values at `p`; returns them as i32.
+    fn codes(&self, b: &mut KernelBuilder<'_>, v: Value, inverse: Value, p: Value) -> Value {
+        let inverse = b.broadcast(inverse);
+        let v = b.mul(v, inverse);
+        let v = b.round_even(v);
+        let codes = b.to_int(v, Elem::I32);
+        let bytes = b.truncate(codes, Elem::I8);
+        b.store(bytes, p);
+        codes
+    }
+
+    fn blocks(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
+        let form = self.form();
+        let put = |b: &mut KernelBuilder<'_>, v: Value, at: u32, i: Value, each: i64, skip: i64| {
+            let p = b.offset(y, i64::from(at) + skip);
+            let p = b.at(p, i, each);
+            b.store(v, p);
+        };
+        b.for_unrolled(self.width / BLOCK as i64, 4, |b, block| {
+            let x = b.at(x, block, BLOCK as i64 * F32);
+            let values = [0, 1].map(|half| {
+                let p = b.offset(x, half * LANES * F32);
+                b.load_group(p)
+            });
+            let sizes = values.map(|v| b.abs(v));
+            let largest = b.max(sizes[0], sizes[1]);
+            let largest = b.max_lanes(largest);
+            let scale = self.scale(b, largest);
+            put(b, scale.scale, form.scales, block, F32, 0);
+            let to = b.at(y, block, BLOCK as i64);
+            let mut total = None;
+            for (half, v) in (0..).zip(values) {
+                let p = b.offset(to, half * LANES);
+                let codes = self.codes(b, v, scale.inverse, p);
+                let sum = b.sum_lanes(codes);
+                put(b, sum, form.half_sums, block, 2 * F32, half * F32);
+                total = Some(total.map_or(sum, |t| b.add(t, sum)));
+            }
+            let total = total.expect("two halves");
+            put(b, total, form.sums, block, F32, 0);
+        });
+        // The row's last unit may be half a one.
+        if self.width % 64 != 0 {
+            let block = b.i64(self.width / BLOCK as i64);
+            let (none, zeros) = (b.int(Elem::I32, 0), b.splat(0.0));
+            put(b, none, form.scales, block, F32, 0);
+            put(b, none, form.sums, block, F32, 0);
+            put(b, none, form.half_sums, block, 2 * F32, 0);
+            put(b, none, form.half_sums, block, 2 * F32, F32);
+            let zeros = b.bytes(zeros);
+            let zeros = b.shuffle(zeros, zeros, &(0..BLOCK as i64).collect::<Vec<_>>());
+            let p = b.offset(y, self.width);
+            b.store(zeros, p);
+        }
+    }
+
+    fn row(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
+        let form = self.form();
+        let groups = (self.width + LANES - 1) / LANES;
+        let zero = b.splat(0.0);
+        let load = |b: &mut KernelBuilder<'_>, i: Value| {
+            let p = b.at(x, i, LANES * F32);
+            b.load_group(p)
+        };
+        let largest = b.for_unrolled_carried(groups, 4, &[zero], |b, i, most| {
+            let v = load(b, i);
+            let v = b.abs(v);
+            vec![b.max(v, most[0])]
+        });
+        let largest = b.max_lanes(largest[0]);
+        let scale = self.scale(b, largest);
+        let p = b.offset(y, i64::from(form.scales));
+        b.store(scale.scale, p);
+        let none = b.constant(crate::kernel::SUMS, 0.0);
+        let sum = b.for_unrolled_carried(groups, 4, &[none], |b, i, sum| {
+            let v = load(b, i);
+            let p = b.at(y, i, LANES);
+            let codes = self.codes(b, v, scale.inverse, p);
+            vec![b.add(sum[0], codes)]
+        });
+        let sum = b.sum_lanes(sum[0]);
+        let p = b.offset(y, i64::from(form.sums));
+        b.store(sum, p);
+        let none = b.constant(crate::kernel::Ty::Vector(Elem::I8, LANES as u32), 0.0);
+        for group in groups..i64::from(form.scales) / LANES {
+            let p = b.offset(y, group * LANES);
+            b.store(none, p);
+        }
+    }
+}
