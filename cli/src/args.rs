@@ -60,7 +60,7 @@ pub enum KvType {
 
 #[derive(Args)]
 pub struct Compile {
-    /// A Hugging Face directory, or a config.json under any name
+    /// A Hugging Face directory, a GGUF file, or a config.json under any name
     pub input: String,
     /// The output file; default: the model's name
     #[arg(short, long)]
@@ -104,10 +104,10 @@ pub struct Compile {
 /// Where a model's files are, if not beside its configuration.
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A directory, a .safetensors file or an index
+    /// A directory, a .safetensors file, an index, or a GGUF file
     #[arg(long)]
     pub weights: Option<PathBuf>,
-    /// A directory or a tokenizer.json
+    /// A directory, a tokenizer.json, or a GGUF file
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,
 }
@@ -208,7 +208,7 @@ pub struct Inspect {
 
 #[derive(Args)]
 pub struct Tokenize {
-    /// A Hugging Face directory, or a tokenizer.json
+    /// A Hugging Face directory, a GGUF file, or a tokenizer.json
     pub input: PathBuf,
     #[command(flatten)]
     pub tokenize: TokenizeArgs,

@@ -46,7 +46,7 @@ pub enum Emit {
 /// What to compile, and how.
 #[derive(Clone, Debug, Default)]
 pub struct CompileOptions {
-    /// A Hugging Face directory or a config.json under any name.
+    /// A Hugging Face directory, a GGUF file or a config.json under any name.
     pub input: String,
     /// The file to write; None: the model's name in the current folder.
     pub output: Option<PathBuf>,

@@ -14,6 +14,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use crate::error::{Excerpt, FrontendError, Problem, Result};
 use crate::json::{Json, Limits, Object};
 use crate::limits;
@@ -25,6 +27,8 @@ pub struct Config {
     /// Where the section stands: empty, or `rope_scaling.`.
     at: String,
     members: Arc<Object>,
+    /// Fields that stand in the file under another name: field → the file's name for it.
+    names: Arc<IndexMap<String, String>>,
 }
 
 /// The type in which a checkpoint says its weights are to be computed.
@@ -51,6 +55,7 @@ impl Config {
                 file: path.into(),
                 at: String::new(),
                 members,
+                names: Arc::default(),
             }),
             other => Err(Problem::of(
                 path,
@@ -60,9 +65,25 @@ impl Config {
         }
     }
 
+    /// A configuration out of a file of another format: its fields, and the names that messages give them.
+    pub fn from_parts(path: &Path, members: Object, names: Arc<IndexMap<String, String>>) -> Self {
+        Self {
+            file: path.into(),
+            at: String::new(),
+            members: Arc::new(members),
+            names,
+        }
+    }
+
     /// The file, for messages.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// The file without its folder, for messages.
+    pub fn file_name(&self) -> String {
+        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
+        name.to_string_lossy().into_owned()
     }
 
     /// The members, for callers that walk them.
@@ -99,7 +120,13 @@ impl Config {
 
     /// The beginning of an error about a field.
     pub fn problem(&self, field: &str, what: impl Into<String>) -> Problem {
-        Problem::of(&self.file, what).field(format!("{}{field}", self.at))
+        Problem::of(&self.file, what).field(self.called(field))
+    }
+
+    /// What a message calls a field: where it stands in the file.
+    fn called(&self, field: &str) -> String {
+        let path = format!("{}{field}", self.at);
+        self.names.get(&path).cloned().unwrap_or(path)
     }
 
     fn found(&self, field: &str) -> String {
@@ -215,6 +242,7 @@ impl Config {
                 file: self.file.clone(),
                 at: format!("{}{field}.", self.at),
                 members: members.clone(),
+                names: self.names.clone(),
             })),
             Some(_) => Err(self.wrong(field, "an object")),
         }
@@ -304,8 +332,8 @@ impl Config {
         let default = default.filter(|_| !self.members.contains_key(FIELD));
         let key_value = self.count_or(FIELD, 1..=limits::HEADS, default.unwrap_or(query))?;
         if !query.is_multiple_of(key_value) {
-            let what =
-                format!("found {key_value}, expected a divisor of num_attention_heads ({query})");
+            let heads = self.called("num_attention_heads");
+            let what = format!("found {key_value}, expected a divisor of {heads} ({query})");
             return Err(self.problem(FIELD, what).input());
         }
         let dim = match self.optional_count("head_dim", 1..=limits::HEAD_DIM)? {
@@ -331,7 +359,8 @@ impl Config {
         if hidden.is_multiple_of(heads) {
             return Ok(hidden / heads);
         }
-        let what = format!("found {heads}, expected a divisor of hidden_size ({hidden})");
+        let width = self.called("hidden_size");
+        let what = format!("found {heads}, expected a divisor of {width} ({hidden})");
         Err(self.problem("num_attention_heads", what).input())
     }
 

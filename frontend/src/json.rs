@@ -152,6 +152,28 @@ impl Json {
     }
 }
 
+macro_rules! json_from {
+    ($($from:ty, $value:ident => $json:expr;)*) => {
+        $(impl From<$from> for Json {
+            fn from($value: $from) -> Self {
+                $json
+            }
+        })*
+    };
+}
+
+json_from! {
+    bool, value => Self::Bool(value);
+    u32, value => Self::Number(value.into());
+    u64, value => Self::Number(value.into());
+    // JSON has no word for what is not finite.
+    f64, value => Number::from_f64(value).map_or(Self::Null, Self::Number);
+    &str, value => Self::String(value.to_owned());
+    String, value => Self::String(value);
+    Vec<Json>, value => Self::Array(value);
+    Object, value => Self::Object(Arc::new(value));
+}
+
 /// Reads a whole regular file of at most `limit` bytes.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, length) = open_regular(path)?;

@@ -1,10 +1,11 @@
 //! Model files (configurations, weights, tokenizers) to Transformer IR.
 //!
-//! In: what a user has: a Hugging Face directory or a configuration. Out: a module of stage `model`, and a lazy
+//! In: what a user has: a Hugging Face directory, a GGUF file or a configuration. Out: a module of stage `model`, and a lazy
 //! source of the weights that it names.
 //!
 //! Reading order: [`source`] decides what the input is, [`model_dir`] reads its small files ([`config`],
-//! [`generation`], [`tokenizer`], [`sentence`]), [`weights`] maps the large ones. [`model`] asks [`models`] for
+//! [`generation`], [`tokenizer`], [`sentence`]), [`weights`] maps the large ones; [`gguf`] says the same of a file
+//! that holds all of them. [`model`] asks [`models`] for
 //! the family's blueprint, which [`blocks`] write as IR.
 //!
 //! Invariants: no input makes this crate panic, hang or allocate without bound; every complaint names the file
@@ -16,6 +17,7 @@ pub mod blocks;
 pub mod config;
 pub mod error;
 pub mod generation;
+pub mod gguf;
 pub mod json;
 pub mod limits;
 pub mod model;
@@ -29,6 +31,7 @@ pub mod weights;
 
 pub use config::Config;
 pub use error::{FrontendError, Result};
+pub use gguf::Gguf;
 pub use model::{BuildOptions, Kind, Model};
 pub use model_dir::{ModelDir, Overrides};
 pub use source::Input;

@@ -19,8 +19,7 @@ use crate::error::{Problem, Result};
 use crate::model_dir::ModelDir;
 use crate::models::{self, Request};
 use crate::weights::WeightSource;
-use crate::weights::bound::{Anything, BoundWeights, Naming};
-use crate::weights::checkpoint::Checkpoint;
+use crate::weights::bound::{Anything, BoundWeights, HEAD, Naming};
 
 /// What the user may choose.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,17 +96,17 @@ impl Model {
                 (module, BoundWeights::random(seed, dtype, &wanted)?)
             }
             None => {
-                let checkpoint = dir.checkpoint()?;
+                let source = dir.weights()?;
                 let naming = Naming {
-                    source: &checkpoint,
+                    source: &*source,
                     prefix: family.prefix,
                 };
                 untie(&mut blueprint, &naming)?;
                 let (module, wanted) = lower(&blueprint, &naming)?;
-                let source: Box<Checkpoint> = Box::new(checkpoint);
+                let names = (family.name, family.prefix);
                 (
                     module,
-                    BoundWeights::from_checkpoint(source, (family.name, family.prefix), &wanted)?,
+                    BoundWeights::from_checkpoint(source, names, c, &wanted)?,
                 )
             }
         };
@@ -172,7 +171,6 @@ fn write(
 
 /// Gives the head its own matrix if the checkpoint has one that differs from the token table.
 fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
-    const HEAD: &str = "lm_head.weight";
     let Blueprint::Decoder(decoder) = blueprint else {
         return Ok(());
     };

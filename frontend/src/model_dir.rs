@@ -9,21 +9,24 @@
 //! Not here: what the configuration means for a family (`models`).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Problem, Result};
 use crate::generation::Generation;
+use crate::gguf::{Gguf, GgufWeights};
 use crate::sentence::Sentence;
 use crate::source::Input;
 use crate::tokenizer::Tokenizer;
 use crate::weights::checkpoint::Checkpoint;
+use crate::weights::{self, WeightSource};
 
 /// Where to look instead of beside the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// A directory, a `.safetensors` file or an index.
+    /// A directory, a `.safetensors` file, an index, or a GGUF file.
     pub weights: Option<PathBuf>,
-    /// A directory or a `tokenizer.json`.
+    /// A directory, a `tokenizer.json`, or a GGUF file.
     pub tokenizer: Option<PathBuf>,
 }
 
@@ -32,7 +35,7 @@ pub struct Overrides {
 pub struct ModelDir {
     /// The stem of the directory or file.
     pub name: String,
-    /// `config.json`.
+    /// `config.json`, or what a GGUF file says in its stead.
     pub config: Config,
     /// Its `llmc` object, if it has one: options of the compiler.
     pub options: Option<Config>,
@@ -42,14 +45,23 @@ pub struct ModelDir {
     pub tokenizer: Option<Tokenizer>,
     /// What makes it a sentence-transformers model.
     pub sentence: Option<Sentence>,
-    /// Where the weights are looked for.
-    weights: PathBuf,
+    weights: Weights,
+}
+
+/// Where a model's weights are looked for.
+#[derive(Debug)]
+enum Weights {
+    /// A directory or a file.
+    Path(PathBuf),
+    /// The file that the configuration came from.
+    Gguf(Arc<Gguf>),
 }
 
 impl ModelDir {
     /// Finds and reads the files of `input`.
     pub fn open(input: &Input, overrides: &Overrides) -> Result<Self> {
         let (folder, sentence, config) = match input {
+            Input::Gguf(file) => return Self::open_gguf(file, input, overrides),
             Input::Directory(folder) => {
                 let sentence = Sentence::open(folder)?;
                 let folder = sentence
@@ -80,7 +92,7 @@ impl ModelDir {
         if let Some(sentence) = &sentence {
             sentence.check_width(config.hidden_size()?)?;
         }
-        let weights = overrides.weights.clone().unwrap_or(folder);
+        let weights = Weights::Path(overrides.weights.clone().unwrap_or(folder));
         Ok(Self {
             name: name(input),
             config,
@@ -92,14 +104,45 @@ impl ModelDir {
         })
     }
 
-    /// Maps the weights.
-    pub fn checkpoint(&self) -> Result<Checkpoint> {
-        let folder = if self.weights.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            &self.weights
+    /// A GGUF file holds everything.
+    fn open_gguf(file: &Path, input: &Input, overrides: &Overrides) -> Result<Self> {
+        let gguf = Arc::new(Gguf::open(file)?);
+        let config = gguf.config()?;
+        let vocabulary = config.vocab_size()?;
+        let tokenizer = match overrides.tokenizer.as_deref() {
+            Some(path) => Some(Tokenizer::open(path, Some(vocabulary))?),
+            None => Tokenizer::of_gguf(&gguf, Some(vocabulary))?,
         };
-        Checkpoint::open(folder)
+        let weights = match &overrides.weights {
+            Some(path) => Weights::Path(path.clone()),
+            None => Weights::Gguf(gguf.clone()),
+        };
+        Ok(Self {
+            name: name(input),
+            generation: gguf.generation(vocabulary)?,
+            sentence: gguf.sentence()?,
+            config,
+            options: None,
+            tokenizer,
+            weights,
+        })
+    }
+
+    /// Maps the weights.
+    pub fn weights(&self) -> Result<Box<dyn WeightSource>> {
+        match &self.weights {
+            Weights::Gguf(gguf) => Ok(Box::new(GgufWeights::new(gguf.clone())?)),
+            Weights::Path(path) if path.as_os_str().is_empty() => weights::open(Path::new(".")),
+            Weights::Path(path) => weights::open(path),
+        }
+    }
+
+    /// Whether there are weights, as far as names tell.
+    pub fn has_weights(&self) -> bool {
+        match &self.weights {
+            Weights::Gguf(_) => true,
+            Weights::Path(path) => path.is_file() || Checkpoint::is_in(path),
+        }
     }
 }
 
@@ -109,7 +152,7 @@ fn name(input: &Input) -> String {
             .canonicalize()
             .ok()
             .and_then(|f| f.file_name().map(|n| n.to_owned())),
-        Input::Config(file) => file.file_stem().map(|stem| stem.to_owned()),
+        Input::Config(file) | Input::Gguf(file) => file.file_stem().map(|stem| stem.to_owned()),
     };
     stem.map_or_else(
         || "model".to_owned(),

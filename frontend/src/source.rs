@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{FrontendError, Problem, Result};
+use crate::gguf::Gguf;
 
 /// A model's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Input {
     Directory(PathBuf),
     /// A configuration under any name; weights and tokenizer are looked up beside it.
     Config(PathBuf),
+    /// A GGUF file, or a part of one.
+    Gguf(PathBuf),
 }
 
 impl Input {
@@ -51,9 +54,7 @@ impl Input {
             .help("give the directory, or a config.json and --weights")
             .input()),
             "json" => Ok(Self::Config(path.to_path_buf())),
-            "gguf" => Err(Problem::of(path, "GGUF files")
-                .help("give the Hugging Face directory of the model")
-                .unsupported()),
+            "gguf" => Ok(Self::Gguf(path.to_path_buf())),
             "safetensors" => Err(Problem::of(path, "weights without a configuration")
                 .help("give the directory that holds config.json, or a config.json and --weights")
                 .input()),
@@ -63,9 +64,11 @@ impl Input {
             )
             .help("convert it to safetensors and give the directory")
             .unsupported()),
+            // Some tools keep GGUF files under their digests.
+            _ if Gguf::recognises(path) => Ok(Self::Gguf(path.to_path_buf())),
             _ => Err(Problem::of(
                 path,
-                "expected a Hugging Face directory or a .json configuration",
+                "expected a Hugging Face directory, a .gguf file or a .json configuration",
             )
             .input()),
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use llmc_frontend::tokenizer::{Kind, Tokenizer};
-use llmc_frontend::{BuildOptions, FrontendError, Input, Model, ModelDir, Overrides, WeightSource};
+use llmc_frontend::{BuildOptions, FrontendError, Input, Model, ModelDir, Overrides};
 use llmc_ir::TensorSource as _;
 
 fn golden(part: &str) -> Vec<PathBuf> {
@@ -33,7 +33,7 @@ fn model_directories_load() {
             "{}",
             name(&folder)
         );
-        let weights = model.checkpoint().unwrap_or_else(|e| panic!("{e}"));
+        let weights = model.weights().unwrap_or_else(|e| panic!("{e}"));
         let mut bytes = 0;
         for tensor in weights.names() {
             let info = weights.info(tensor).unwrap();

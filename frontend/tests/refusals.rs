@@ -1085,7 +1085,7 @@ fn inputs() {
     let folder = copy_of("llama2_mha");
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for name in ["m.gguf", "m.bin", "m.txt"] {
-        write(folder.path(), name, b"GGUF");
+        write(folder.path(), name, b"GGML");
     }
     for (input, kind, expected) in [
         (
@@ -1093,7 +1093,6 @@ fn inputs() {
             Unsupported,
             "hf:org/name: downloading",
         ),
-        (path("m.gguf"), Unsupported, "m.gguf: GGUF files"),
         (path("m.bin"), Unsupported, "m.bin: a pickle checkpoint"),
         (
             path("m.txt"),

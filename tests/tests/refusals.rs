@@ -442,7 +442,7 @@ fn command_lines() {
         refusal("", &["gone", "No such file"]).of("gone"),
         refusal("", &["hf:org/name"]).of("hf:org/name"),
         refusal("", &["/dev/null"]).of("/dev/null"),
-        refusal("", &["model.gguf", "GGUF"]).of("model.gguf"),
+        refusal("", &["model.gguf", "version"]).of("model.gguf"),
         refusal("", &["model.bin", "pickle"]).of("model.bin"),
         refusal("", &["model.txt", "expected a Hugging Face directory"]).of("model.txt"),
         refusal("", &["model.safetensors", "without a configuration"]).of("model.safetensors"),

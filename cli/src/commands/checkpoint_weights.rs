@@ -9,17 +9,17 @@ use std::{borrow::Cow, ops::Range, path::Path};
 use llmc_frontend::{
     WeightSource,
     models::FAMILIES,
-    weights::{StoredType, bound::Naming, checkpoint::Checkpoint},
+    weights::{self, bound::Naming},
 };
-use llmc_ir::{DType, TensorSource, source::TensorInfo};
+use llmc_ir::{TensorSource, source::TensorInfo};
 
 /// The tensors of a checkpoint, or none.
-pub struct CheckpointWeights(Option<Checkpoint>);
+pub struct CheckpointWeights(Option<Box<dyn WeightSource>>);
 
 impl CheckpointWeights {
-    /// Opens a directory, a .safetensors file or an index.
+    /// Opens a directory, a .safetensors file, an index or a GGUF file.
     pub fn open(path: &Path) -> llmc::Result<CheckpointWeights> {
-        Ok(CheckpointWeights(Some(Checkpoint::open(path)?)))
+        Ok(CheckpointWeights(Some(weights::open(path)?)))
     }
 
     /// No tensors.
@@ -28,8 +28,8 @@ impl CheckpointWeights {
     }
 
     /// What the checkpoint calls a tensor.
-    fn stored(&self, name: &str) -> Option<(&Checkpoint, String)> {
-        let source = self.0.as_ref()?;
+    fn stored(&self, name: &str) -> Option<(&dyn WeightSource, String)> {
+        let source = self.0.as_deref()?;
         let mut prefixes = FAMILIES.iter().map(|family| family.prefix);
         let found = prefixes.find_map(|prefix| {
             let naming = Naming { source, prefix };
@@ -43,12 +43,7 @@ impl TensorSource for CheckpointWeights {
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let (source, stored) = self.stored(name)?;
         let info = source.info(&stored)?;
-        let dtype = match info.stored {
-            StoredType::F32 => DType::F32,
-            StoredType::F16 => DType::F16,
-            StoredType::BF16 => DType::BF16,
-            _ => return None,
-        };
+        let dtype = info.stored.dtype()?;
         let dims = info
             .shape
             .iter()

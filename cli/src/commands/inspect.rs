@@ -3,7 +3,7 @@
 //! In: a model as `compile` takes it; weights are looked at, not read, and may be missing. Out: a
 //! summary and a table of the weights, or one JSON object with the same facts.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use llmc::Result;
 use llmc_frontend::{BuildOptions, Input, Kind, Model, ModelDir, Overrides};
@@ -20,7 +20,7 @@ pub fn run(args: &Inspect) -> Result<()> {
         tokenizer: args.model.tokenizer.clone(),
     };
     let dir = ModelDir::open(&Input::resolve(&args.input)?, &overrides)?;
-    let stored = args.model.weights.is_some() || weights_beside(dir.config.file());
+    let stored = args.model.weights.is_some() || dir.has_weights();
     // Weights made up have the types that the configuration names, and open no file.
     let random_weights = if stored { None } else { Some(0) };
     let model = Model::build(
@@ -37,12 +37,6 @@ pub fn run(args: &Inspect) -> Result<()> {
         inspect_table::table(&facts)
     };
     stdout::print(&text)
-}
-
-/// Whether there are weights beside a configuration.
-fn weights_beside(config: &Path) -> bool {
-    let exists = |name| config.with_file_name(name).exists();
-    exists("model.safetensors") || exists("model.safetensors.index.json")
 }
 
 /// Everything there is to tell, in the order of telling.

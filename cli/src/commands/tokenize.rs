@@ -1,6 +1,6 @@
 //! `llmc tokenize`: a tokenizer as the model's executable will use it.
 //!
-//! In: a directory or a tokenizer.json, then what an executable's `tokenize` takes; out: what it
+//! In: a directory, a GGUF file or a tokenizer.json, then what an executable's `tokenize` takes; out: what it
 //! prints. The runtime's own module does the work.
 
 use std::{

@@ -145,7 +145,7 @@ impl Attention {
         } = self.heads;
         let columns = format!("columns = hidden_size ({})", self.hidden);
         let why = |field: &str, heads: u32| {
-            format!("rows = {field} ({heads}) × head_dim ({dim}), {columns}, from config.json")
+            format!("rows = {field} ({heads}) × head_dim ({dim}), {columns}")
         };
         let query_why = why("num_attention_heads", query);
         let key_why = why("num_key_value_heads", key_value);
@@ -190,7 +190,7 @@ impl Attention {
         )?;
         if let Positions::Relative { tensor, bias } = self.positions {
             let why = format!(
-                "rows = relative_attention_num_buckets ({}), columns = num_attention_heads ({}), from config.json",
+                "rows = relative_attention_num_buckets ({}), columns = num_attention_heads ({})",
                 bias.buckets, self.heads.query
             );
             let table = scope.matrix(
@@ -220,7 +220,7 @@ impl Attention {
         let o = scope.op("om", MergeHeads, &[o.into()])?;
         let width = self.heads.query * self.heads.dim;
         let why = format!(
-            "rows = hidden_size ({}), columns = num_attention_heads ({}) × head_dim ({}), from config.json",
+            "rows = hidden_size ({}), columns = num_attention_heads ({}) × head_dim ({})",
             self.hidden, self.heads.query, self.heads.dim
         );
         linear(

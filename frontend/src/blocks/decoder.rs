@@ -133,7 +133,7 @@ impl Decoder {
             Some(tensor) => {
                 let vocabulary = self.embeddings.tokens.rows;
                 let why = format!(
-                    "rows = vocab_size ({vocabulary}), columns = hidden_size ({}), from config.json",
+                    "rows = vocab_size ({vocabulary}), columns = hidden_size ({})",
                     self.hidden
                 );
                 scope.matrix("lm_head", tensor, [vocabulary, self.hidden], why)

@@ -67,7 +67,7 @@ impl Embeddings {
 
     fn table(&self, scope: &mut Scope, name: &str, table: Table) -> WeightId {
         let why = format!(
-            "rows = {} ({}), columns = hidden_size ({}), from config.json",
+            "rows = {} ({}), columns = hidden_size ({})",
             table.field, table.rows, self.hidden
         );
         scope.matrix(name, table.tensor, [table.rows, self.hidden], why)

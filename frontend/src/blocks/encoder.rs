@@ -103,10 +103,7 @@ impl Encoder {
                 },
                 &[h.into(), step.into()],
             )?;
-            let why = format!(
-                "rows = columns = hidden_size ({}), from config.json",
-                self.hidden
-            );
+            let why = format!("rows = columns = hidden_size ({})", self.hidden);
             let names = ("w_pooler", "b_pooler");
             let pooled = linear(
                 &mut scope,

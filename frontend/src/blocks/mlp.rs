@@ -72,7 +72,7 @@ impl Mlp {
                 }
             };
             format!(
-                "rows = {rows} ({}), columns = {columns} ({}), from config.json",
+                "rows = {rows} ({}), columns = {columns} ({})",
                 size(rows),
                 size(columns)
             )

@@ -37,7 +37,7 @@ impl Norm {
         }
     }
 
-    /// Gemma's RMS norm, whose weights are stored less one.
+    /// Gemma's RMS norm, whose weights are stored less one (but not everywhere: [`Scope::norm_offset`]).
     pub fn rms_one_plus(eps: f64) -> Self {
         Self::Rms {
             eps: eps as f32,
@@ -59,9 +59,10 @@ impl Norm {
         tensor: &str,
         (width, why): (u32, &str),
     ) -> Result<ValueId> {
-        let why = format!("length = {why} ({width}), from config.json");
+        let why = format!("length = {why} ({width})");
         match self {
             Self::Rms { eps, offset } => {
+                let offset = scope.norm_offset(offset);
                 let w = scope.vector(name, &format!("{tensor}.weight"), width, why, 1.0 - offset);
                 scope.op("h", RmsNorm { eps, offset }, &[x.into(), w.into()])
             }

@@ -20,6 +20,11 @@ use crate::weights::synthetic::Fill;
 pub trait Catalog {
     /// The type of a tensor under the family's name for it; `None` if there is no such tensor.
     fn dtype(&self, tensor: &str) -> Option<DType>;
+
+    /// Whether the weights of norms hold the offset that the family adds to them.
+    fn norms_include_offset(&self) -> bool {
+        false
+    }
 }
 
 /// A tensor, or one of every layer of a class, that a module names.
@@ -183,6 +188,14 @@ impl Scope<'_> {
     /// Whether the checkpoint has a tensor of the whole model. Random weights have all of them.
     pub fn has(&self, tensor: &str) -> bool {
         self.catalog.dtype(tensor).is_some()
+    }
+
+    /// What is left to add to the weights of norms, of the `offset` that the family adds.
+    pub fn norm_offset(&self, offset: f32) -> f32 {
+        match self.catalog.norms_include_offset() {
+            true => 0.0,
+            false => offset,
+        }
     }
 
     /// Ends the function.

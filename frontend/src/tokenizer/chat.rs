@@ -25,6 +25,22 @@ pub struct ChatTemplate {
     pub source: String,
 }
 
+impl ChatTemplate {
+    /// A template of bounded size; else what is wrong with it.
+    pub fn new(name: &str, source: &str) -> Result<Self, String> {
+        match source.len() as u64 <= SIZE {
+            true => Ok(Self {
+                name: name.into(),
+                source: source.into(),
+            }),
+            false => Err(format!(
+                "a template of {} bytes, expected at most {SIZE}",
+                source.len()
+            )),
+        }
+    }
+}
+
 /// Reads all templates of a directory.
 pub fn read(folder: &Path, settings: Option<&Config>) -> Result<Vec<ChatTemplate>> {
     let mut templates = from_files(folder)?;
@@ -81,24 +97,13 @@ fn from_settings(settings: &Config) -> Result<Vec<ChatTemplate>> {
             "a template, or a list of objects with `name` and `template`",
         )
     };
-    let sized = |source: &str| match source.len() as u64 <= SIZE {
-        true => Ok(source.to_owned()),
-        false => Err(settings
-            .problem(
-                FIELD,
-                format!(
-                    "a template of {} bytes, expected at most {SIZE}",
-                    source.len()
-                ),
-            )
-            .input()),
+    let template = |name: &str, source: &str| {
+        let template = ChatTemplate::new(name, source);
+        template.map_err(|what| settings.problem(FIELD, what).input())
     };
     match settings.get(FIELD) {
         None => Ok(Vec::new()),
-        Some(Json::String(source)) => Ok(vec![ChatTemplate {
-            name: "default".into(),
-            source: sized(source)?,
-        }]),
+        Some(Json::String(source)) => Ok(vec![template("default", source)?]),
         Some(Json::Array(list)) if list.len() <= COUNT => {
             let mut templates: Vec<ChatTemplate> = Vec::new();
             for entry in list {
@@ -109,13 +114,13 @@ fn from_settings(settings: &Config) -> Result<Vec<ChatTemplate>> {
                         .and_then(Json::as_str)
                         .ok_or_else(wrong)
                 };
-                let (name, source) = (text("name")?.to_owned(), sized(text("template")?)?);
-                if templates.iter().any(|template| template.name == name) {
+                let template = template(text("name")?, text("template")?)?;
+                if templates.iter().any(|other| other.name == template.name) {
                     return Err(settings
                         .problem(FIELD, "two templates have the same name")
                         .input());
                 }
-                templates.push(ChatTemplate { name, source });
+                templates.push(template);
             }
             Ok(templates)
         }

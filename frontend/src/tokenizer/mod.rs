@@ -19,6 +19,7 @@ pub use chat::ChatTemplate;
 
 use crate::config::Config;
 use crate::error::{Excerpt, Problem, Result};
+use crate::gguf::Gguf;
 use crate::json::{Json, Limits, read_bounded};
 use crate::limits;
 
@@ -75,30 +76,20 @@ pub struct Tokenizer {
 const ROLES: [&str; 7] = ["bos", "eos", "unk", "pad", "cls", "sep", "mask"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` (or the directory that holds it) and the files beside it. `vocabulary` is the
+    /// Reads `tokenizer.json` (or the directory that holds it, or a GGUF file) and the files beside it. `vocabulary` is the
     /// model's, where there is a model.
     pub fn open(path: &Path, vocabulary: Option<u32>) -> Result<Self> {
+        if path.is_file() && Gguf::recognises(path) {
+            let missing = || Problem::of(path, "a GGUF file without a tokenizer").input();
+            return Self::of_gguf(&Gguf::open(path)?, vocabulary)?.ok_or_else(missing);
+        }
         let file = if path.is_dir() {
             path.join("tokenizer.json")
         } else {
             path.to_path_buf()
         };
         let json = read_bounded(&file, Limits::TOKENIZER.bytes)?;
-        let structure = structure::check(&file, &json, vocabulary)?;
-        let tokenizer = load(&file, &json)?;
-        for (id, token) in &structure.added {
-            if tokenizer.token_to_id(token) != Some(*id) {
-                let what = match tokenizer.token_to_id(token) {
-                    Some(found) => format!("`{}` gets id {found}, expected {id}", Excerpt(token)),
-                    None => format!("`{}` gets no id, expected {id}", Excerpt(token)),
-                };
-                let problem = Problem::of(&file, what).field("added_tokens");
-                return Err(problem
-                    .note("ids of added tokens follow the vocabulary without gaps")
-                    .input());
-            }
-        }
-
+        let (tokenizer, mut checked) = check(&file, json, vocabulary)?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let settings = folder.join("tokenizer_config.json");
         let settings = if settings.exists() {
@@ -106,39 +97,62 @@ impl Tokenizer {
         } else {
             None
         };
-        let special = match &settings {
-            Some(settings) => specials(settings, &tokenizer)?,
-            None => Vec::new(),
-        };
-        let templates = chat::read(folder, settings.as_ref())?;
-        let (max_tokens, clean_up_spaces) = match &settings {
+        if let Some(settings) = &settings {
+            checked.special = specials(settings, &tokenizer)?;
             // Models without a limit say 10^30.
-            Some(s) => (
-                s.optional_real("model_max_length", 0.0..=f64::MAX)?
-                    .filter(|length| (1.0..=f64::from(limits::POSITIONS)).contains(length))
-                    .map(|length| length as u32),
-                s.flag_or("clean_up_tokenization_spaces", false)?,
-            ),
-            None => (None, false),
-        };
-        let (kind, size, beyond) = (structure.kind, structure.size, structure.beyond);
-        Ok(Self {
-            file,
-            json,
-            kind,
-            size,
-            beyond,
-            special,
-            templates,
-            max_tokens,
-            clean_up_spaces,
-        })
+            checked.max_tokens = settings
+                .optional_real("model_max_length", 0.0..=f64::MAX)?
+                .filter(|length| (1.0..=f64::from(limits::POSITIONS)).contains(length))
+                .map(|length| length as u32);
+            checked.clean_up_spaces = settings.flag_or("clean_up_tokenization_spaces", false)?;
+        }
+        checked.templates = chat::read(folder, settings.as_ref())?;
+        Ok(checked)
+    }
+
+    /// Takes the bytes of a `tokenizer.json` that was made out of `file`; roles and templates are left open.
+    pub fn of_json(file: &Path, json: Vec<u8>, vocabulary: Option<u32>) -> Result<Self> {
+        check(file, json, vocabulary).map(|(_, checked)| checked)
     }
 
     /// The token of a role.
     pub fn special(&self, role: &str) -> Option<&Special> {
         self.special.iter().find(|special| special.role == role)
     }
+}
+
+/// Checks the bytes of a `tokenizer.json`.
+fn check(
+    file: &Path,
+    json: Vec<u8>,
+    vocabulary: Option<u32>,
+) -> Result<(tokenizers::Tokenizer, Tokenizer)> {
+    let structure = structure::check(file, &json, vocabulary)?;
+    let tokenizer = load(file, &json)?;
+    for (id, token) in &structure.added {
+        if tokenizer.token_to_id(token) != Some(*id) {
+            let what = match tokenizer.token_to_id(token) {
+                Some(found) => format!("`{}` gets id {found}, expected {id}", Excerpt(token)),
+                None => format!("`{}` gets no id, expected {id}", Excerpt(token)),
+            };
+            let problem = Problem::of(file, what).field("added_tokens");
+            return Err(problem
+                .note("ids of added tokens follow the vocabulary without gaps")
+                .input());
+        }
+    }
+    let checked = Tokenizer {
+        file: file.to_path_buf(),
+        json,
+        kind: structure.kind,
+        size: structure.size,
+        beyond: structure.beyond,
+        special: Vec::new(),
+        templates: Vec::new(),
+        max_tokens: None,
+        clean_up_spaces: false,
+    };
+    Ok((tokenizer, checked))
 }
 
 /// Hands the file to the crate that will read it at run time, and encodes a sample.

@@ -16,12 +16,14 @@ use std::ops::Range;
 
 use indexmap::IndexMap;
 use indexmap::IndexSet;
+use llmc_ir::quant::Format;
 use llmc_ir::source::{TensorInfo as IrTensorInfo, tensor_name};
 use llmc_ir::{DType, TensorSource};
 
 use super::synthetic::Synthetic;
 use super::{StoredType, TensorInfo, WeightSource};
 use crate::blocks::{Catalog, Wanted};
+use crate::config::Config;
 use crate::error::{Excerpt, Problem, Result};
 use crate::limits;
 
@@ -29,6 +31,9 @@ use crate::limits;
 const PARAMETERS: u64 = 1 << 42;
 /// Mismatches that one error lists.
 const LISTED: usize = 20;
+
+/// The tensor of a head that is not the token table.
+pub const HEAD: &str = "lm_head.weight";
 
 /// A checkpoint, asked by a family's names.
 pub struct Naming<'s> {
@@ -63,11 +68,25 @@ impl Naming<'_> {
     }
 }
 
+impl Naming<'_> {
+    /// A tensor's name for a message: the file's own, and the family's where they differ.
+    fn called(&self, tensor: &str) -> String {
+        match self.source.stored_name(tensor) {
+            Some(stored) => format!("{stored} ({tensor})"),
+            None => tensor.to_owned(),
+        }
+    }
+}
+
 impl Catalog for Naming<'_> {
     fn dtype(&self, tensor: &str) -> Option<DType> {
         // A type that cannot be computed with is reported when the weights are bound.
         self.stored(tensor)
-            .map(|(_, info)| dtype(info.stored).unwrap_or(DType::F32))
+            .map(|(_, info)| info.stored.dtype().unwrap_or(DType::F32))
+    }
+
+    fn norms_include_offset(&self) -> bool {
+        self.source.norms_include_offset()
     }
 }
 
@@ -77,15 +96,6 @@ pub struct Anything(pub DType);
 impl Catalog for Anything {
     fn dtype(&self, _tensor: &str) -> Option<DType> {
         Some(self.0)
-    }
-}
-
-fn dtype(stored: StoredType) -> Option<DType> {
-    match stored {
-        StoredType::F32 => Some(DType::F32),
-        StoredType::F16 => Some(DType::F16),
-        StoredType::BF16 => Some(DType::BF16),
-        _ => None,
     }
 }
 
@@ -105,6 +115,7 @@ impl BoundWeights {
     pub fn from_checkpoint(
         source: Box<dyn WeightSource>,
         (family, prefix): (&str, &'static str),
+        config: &Config,
         wanted: &[Wanted],
     ) -> Result<Self> {
         let naming = Naming {
@@ -118,7 +129,7 @@ impl BoundWeights {
             parameters += check_size(want)?;
             for tensor in names(want) {
                 match naming.stored(&tensor) {
-                    None => mismatches.missing(&tensor, want),
+                    None => mismatches.missing(naming.called(&tensor), want),
                     Some((name, info)) => match check(info, &want.shape) {
                         Ok(dtype) => {
                             let info = IrTensorInfo {
@@ -127,20 +138,25 @@ impl BoundWeights {
                             };
                             tensors.insert(tensor, (name, info));
                         }
-                        Err(found) => mismatches.differs(&tensor, &found, want),
+                        Err(found) => {
+                            mismatches.differs(naming.called(&tensor), &found, want);
+                        }
                     },
                 }
             }
         }
         check_total(parameters)?;
-        mismatches.finish(family, &*source)?;
+        mismatches.finish(family, config, &*source)?;
         let used: IndexSet<&str> = tensors.values().map(|(name, _)| name.as_str()).collect();
-        let unused = source
+        let unused: Vec<String> = source
             .names()
             .into_iter()
             .filter(|name| !used.contains(name))
             .map(str::to_owned)
             .collect();
+        if source.is_exact() {
+            check_unused(family, &*source, &unused)?;
+        }
         Ok(Self {
             source,
             tensors,
@@ -235,9 +251,16 @@ fn check(info: &TensorInfo, shape: &[u32]) -> Result<DType, String> {
     {
         return Err(format!("found {:?}, expected {shape:?}", info.shape));
     }
-    dtype(info.stored).ok_or_else(|| {
+    info.stored.dtype().ok_or_else(|| {
+        let blocks = match info.stored {
+            StoredType::Ggml(_) => Format::ALL.iter().map(|f| f.name()).collect(),
+            _ => Vec::new(),
+        };
+        let mut supported = [&["f32", "f16", "bf16"], &blocks[..]].concat();
+        let last = supported.pop().unwrap_or_default();
+        let first = supported.join(", ");
         format!(
-            "found type {}, supported are f32, f16 and bf16",
+            "found type {}, supported are {first} and {last}",
             info.stored
         )
     })
@@ -273,6 +296,27 @@ fn check_total(parameters: u64) -> Result<()> {
     .input())
 }
 
+/// A tensor that the model does not use would change the result, save a head that is a copy of the token table or
+/// that nobody asked for.
+fn check_unused(family: &str, source: &dyn WeightSource, unused: &[String]) -> Result<()> {
+    let mut rest = unused.iter().filter(|name| *name != HEAD);
+    let Some(first) = rest.next() else {
+        return Ok(());
+    };
+    let what = format!("a tensor that family `{family}` does not use");
+    let problem = source
+        .file(first)
+        .map_or_else(|| Problem::new(&what), |file| Problem::of(file, &what));
+    let name = source.stored_name(first).unwrap_or_else(|| first.clone());
+    let more = rest.count();
+    let problem = problem.field(name);
+    Err(match more {
+        0 => problem,
+        _ => problem.note(format!("and {more} more")),
+    }
+    .unsupported())
+}
+
 /// Everything that does not fit, for one error.
 #[derive(Default)]
 struct Mismatches {
@@ -283,19 +327,19 @@ struct Mismatches {
 }
 
 impl Mismatches {
-    fn missing(&mut self, tensor: &str, want: &Wanted) {
+    fn missing(&mut self, tensor: String, want: &Wanted) {
         self.missing += 1;
         self.lines
             .push(format!("{tensor}: missing, expected {:?}", want.shape));
     }
 
-    fn differs(&mut self, tensor: &str, found: &str, want: &Wanted) {
+    fn differs(&mut self, tensor: String, found: &str, want: &Wanted) {
         self.differing += 1;
         self.lines.push(format!("{tensor}: {found}"));
-        self.notes.insert(format!("expected {}", want.why));
+        self.notes.insert(want.why.clone());
     }
 
-    fn finish(self, family: &str, source: &dyn WeightSource) -> Result<()> {
+    fn finish(self, family: &str, config: &Config, source: &dyn WeightSource) -> Result<()> {
         let what = match (self.missing, self.differing) {
             (0, 0) => return Ok(()),
             (0, _) => "weight shape mismatch",
@@ -327,6 +371,7 @@ impl Mismatches {
             .notes
             .into_iter()
             .take(LISTED)
+            .map(|why| format!("expected {why}, from {}", config.file_name()))
             .fold(problem, Problem::note);
         Err(problem
             .help("does this checkpoint belong to another config?")

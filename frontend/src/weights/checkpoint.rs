@@ -47,6 +47,13 @@ impl Checkpoint {
         Self::open_file(path)
     }
 
+    /// Whether a directory has a file of weights under one of the usual names.
+    pub fn is_in(folder: &Path) -> bool {
+        [SINGLE, INDEX]
+            .iter()
+            .any(|name| folder.join(name).exists())
+    }
+
     fn open_file(path: &Path) -> Result<Self> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => Self::open_index(path),

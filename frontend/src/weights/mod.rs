@@ -7,10 +7,13 @@
 //! keeps of a mapping, which [`WeightSource::release`] gives back; what a source lists is consistent (the bytes of
 //! a tensor are shape × type, and inside its file).
 //!
+//! GGUF files, which are more than weights, have a folder of their own (`crate::gguf`).
+//!
 //! Not here: which names a family asks for and in which shapes (`models`), conversion and packing (`codegen`).
 
 pub mod bound;
 pub mod checkpoint;
+pub mod mapping;
 pub mod safetensors;
 pub mod synthetic;
 
@@ -18,8 +21,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+
+use llmc_ir::DType;
 
 use crate::error::Result;
+use crate::gguf::{GgmlType, Gguf, GgufWeights};
+use checkpoint::Checkpoint;
 
 /// The type of a stored element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,22 +62,42 @@ pub enum StoredType {
     F8,
     /// Complex, 64 bits.
     C64,
+    /// Another type of ggml: a block format, or one that is carried and not computed with.
+    Ggml(GgmlType),
 }
 
 impl StoredType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> u64 {
-        match self {
+    /// Bytes of so many elements; `None` if they are no whole blocks, or too many.
+    pub fn bytes(self, elements: u64) -> Option<u64> {
+        let one = match self {
             Self::F64 | Self::I64 | Self::U64 | Self::C64 => 8,
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
             Self::I8 | Self::U8 | Self::Bool | Self::F8 => 1,
+            Self::Ggml(ty) => return ty.bytes(elements),
+        };
+        elements.checked_mul(one)
+    }
+
+    /// The type that the compiler computes with; `None` if it cannot compute with this one.
+    pub fn dtype(self) -> Option<DType> {
+        match self {
+            Self::F32 => Some(DType::F32),
+            Self::F16 => Some(DType::F16),
+            Self::BF16 => Some(DType::BF16),
+            Self::Ggml(ty) => ty.dtype(),
+            _ => None,
         }
     }
 
-    /// Whether the compiler can compute with weights of this type.
-    pub const fn is_weight(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    /// A type of a GGUF file.
+    pub fn of_ggml(ty: GgmlType) -> Self {
+        match ty.dtype() {
+            Some(DType::F32) => Self::F32,
+            Some(DType::F16) => Self::F16,
+            Some(DType::BF16) => Self::BF16,
+            _ => Self::Ggml(ty),
+        }
     }
 
     /// The type of a safetensors header's `dtype`.
@@ -113,6 +141,7 @@ impl fmt::Display for StoredType {
             Self::Bool => "bool",
             Self::F8 => "f8",
             Self::C64 => "c64",
+            Self::Ggml(ty) => ty.name,
         })
     }
 }
@@ -132,9 +161,9 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
-    /// The number of bytes.
+    /// The number of bytes; sources check that there are whole blocks, and not too many.
     pub fn bytes(&self) -> u64 {
-        self.elements() * self.stored.bytes()
+        self.stored.bytes(self.elements()).unwrap_or(u64::MAX)
     }
 }
 
@@ -154,4 +183,27 @@ pub trait WeightSource: Send + Sync {
 
     /// The file that a tensor stands in, for messages.
     fn file(&self, name: &str) -> Option<&Path>;
+
+    /// What the file calls a tensor, whether it has it or not, if that is another name.
+    fn stored_name(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Whether every tensor belongs to the model, so that one that is left over is an error.
+    fn is_exact(&self) -> bool {
+        false
+    }
+
+    /// Whether the weights of norms hold the offset that the family adds to them.
+    fn norms_include_offset(&self) -> bool {
+        false
+    }
+}
+
+/// Opens what `path` says: a directory, a `.safetensors` file, an index, or a GGUF file.
+pub fn open(path: &Path) -> Result<Box<dyn WeightSource>> {
+    if path.is_file() && Gguf::recognises(path) {
+        return Ok(Box::new(GgufWeights::new(Arc::new(Gguf::open(path)?))?));
+    }
+    Ok(Box::new(Checkpoint::open(path)?))
 }

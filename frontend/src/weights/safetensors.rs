@@ -15,27 +15,23 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
-use memmap2::{Mmap, UncheckedAdvice};
 use serde::Deserialize;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::mapping::Mapping;
 use super::{StoredType, TensorInfo};
 use crate::error::{Excerpt, FrontendError, Problem, Result};
-use crate::json::open_regular;
 
 const HEADER_LIMIT: u64 = 100_000_000;
 const DIMENSIONS: usize = 8;
-/// A page of any machine that the compiler runs on, or a multiple of it.
-const PAGE: usize = 64 << 10;
 
 /// A mapped file whose header holds what it promises.
 pub struct SafetensorsFile {
-    path: PathBuf,
-    map: Mmap,
+    map: Mapping,
     /// Name → description and place in `map`.
     tensors: IndexMap<String, (TensorInfo, Range<usize>)>,
 }
@@ -43,27 +39,21 @@ pub struct SafetensorsFile {
 impl SafetensorsFile {
     /// Maps a file and checks its header.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, length) = open_regular(path)?;
+        let map = Mapping::open(path)?;
+        let length = map.bytes().len();
         if length < 8 {
             let what = format!(
                 "the file has {length} bytes, expected at least the 8 of the header's length"
             );
             return Err(truncated(path, what));
         }
-        // SAFETY: the mapping is private and read-only. A file that another process cuts while it is mapped
-        // raises SIGBUS, as it does for every program that maps its input; no reference outlives the mapping.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| FrontendError::io("map", path, e))?;
-        let tensors = read_header(path, &map)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            map,
-            tensors,
-        })
+        let tensors = read_header(path, map.bytes())?;
+        Ok(Self { map, tensors })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
     }
 
     /// All names, in the order of the header.
@@ -80,7 +70,7 @@ impl SafetensorsFile {
     pub fn data(&self, name: &str) -> Option<&[u8]> {
         self.tensors
             .get(name)
-            .and_then(|(_, place)| self.map.get(place.clone()))
+            .and_then(|(_, place)| self.map.bytes().get(place.clone()))
     }
 
     /// Gives the whole pages inside `range` of a tensor back to the system.
@@ -94,16 +84,7 @@ impl SafetensorsFile {
                     .unwrap_or(usize::MAX)
                     .min(place.len())
         };
-        let start = bound(range.start).next_multiple_of(PAGE);
-        let end = bound(range.end) / PAGE * PAGE;
-        if start < end {
-            // SAFETY: the mapping is read-only and backed by the file, so dropped pages read back the same.
-            // Failing is harmless: the pages stay.
-            let _ = unsafe {
-                self.map
-                    .unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
-            };
-        }
+        self.map.release(bound(range.start)..bound(range.end));
     }
 }
 
@@ -170,7 +151,8 @@ fn check_entry(
         .shape
         .0
         .iter()
-        .try_fold(stored.bytes(), |bytes, dim| bytes.checked_mul(*dim));
+        .try_fold(1u64, |elements, dim| elements.checked_mul(*dim))
+        .and_then(|elements| stored.bytes(elements));
     let Some(bytes) = bytes.filter(|bytes| *bytes <= i64::MAX as u64) else {
         return Err(problem(format!("shape: {:?} of {stored} overflows", entry.shape.0)).input());
     };

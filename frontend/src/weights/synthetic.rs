@@ -58,8 +58,10 @@ impl Synthetic {
         let name = name.into();
         let bytes = shape
             .iter()
-            .try_fold(stored.bytes(), |bytes, dim| bytes.checked_mul(*dim));
-        if !stored.is_weight() || bytes.is_none_or(|bytes| bytes > i64::MAX as u64) {
+            .try_fold(1u64, |elements, dim| elements.checked_mul(*dim))
+            .and_then(|elements| stored.bytes(elements));
+        let is_plain = matches!(stored, StoredType::F32 | StoredType::F16 | StoredType::BF16);
+        if !is_plain || bytes.is_none_or(|bytes| bytes > i64::MAX as u64) {
             let what = format!("random weights of {stored} and shape {shape:?} cannot be made");
             return Err(Problem::new(what).field(name).input());
         }
@@ -88,7 +90,7 @@ impl WeightSource for Synthetic {
         if range.start > range.end || range.end > info.bytes() {
             return Err(outside());
         }
-        let size = info.stored.bytes();
+        let size = info.stored.bytes(1).unwrap_or(1);
         let (first, last) = (range.start / size, range.end.div_ceil(size));
         let stream = Stream::new(self.seed, name);
         let values = (first..last).map(|index| match *fill {

@@ -126,8 +126,9 @@ impl Refusal {
 
 fn files_that_are_no_model() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["model.gguf", "model.bin", "model.txt", "model.safetensors"] {
-        std::fs::write(folder.path().join(name), b"GGUF").unwrap();
+    std::fs::write(folder.path().join("model.gguf"), b"GGUF").unwrap();
+    for name in ["model.bin", "model.txt", "model.safetensors"] {
+        std::fs::write(folder.path().join(name), b"none").unwrap();
     }
     folder
 }

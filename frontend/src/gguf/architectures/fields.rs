@@ -1,0 +1,225 @@
+//! A configuration under construction.
+//!
+//! In: keys of a GGUF file. Out: fields of a `config.json`, each with the key that it came from.
+//!
+//! Invariants: every key of the architecture is copied, checked or known to change nothing; the others are refused.
+
+use std::sync::Arc;
+
+use indexmap::{IndexMap, IndexSet};
+
+use super::uniform;
+use crate::config::Config;
+use crate::error::{FrontendError, Result};
+use crate::gguf::Gguf;
+use crate::gguf::metadata::Metadata;
+use crate::json::{Json, Object};
+use crate::limits;
+
+/// Fields and where they came from.
+pub struct Fields<'g> {
+    /// The file.
+    pub gguf: &'g Gguf,
+    architecture: &'static str,
+    object: Object,
+    /// Field → GGUF's key.
+    keys: IndexMap<String, String>,
+    /// Keys that are understood.
+    seen: IndexSet<String>,
+}
+
+impl<'g> Fields<'g> {
+    /// No fields yet.
+    pub fn new(gguf: &'g Gguf, architecture: &'static str) -> Self {
+        Self {
+            gguf,
+            architecture,
+            object: Object::new(),
+            keys: IndexMap::new(),
+            seen: IndexSet::new(),
+        }
+    }
+
+    /// The file's metadata.
+    pub fn metadata(&self) -> &'g Metadata {
+        self.gguf.metadata()
+    }
+
+    /// The whole key, which is understood from now on.
+    pub fn key(&mut self, key: &str) -> String {
+        let key = format!("{}.{key}", self.architecture);
+        self.seen.insert(key.clone());
+        key
+    }
+
+    /// Sets a field that no single key stands for.
+    pub fn set(&mut self, field: &str, value: impl Into<Json>) {
+        self.object.insert(field.to_owned(), value.into());
+    }
+
+    /// Sets a field to what stands at a key, which errors about the field will name. A list with the same value
+    /// for every layer is that value.
+    pub fn copy(&mut self, field: &str, key: &str) -> Result<()> {
+        let key = self.key(key);
+        let value = uniform(self.metadata(), &key)?;
+        self.name(field, key);
+        if let Some(value) = value {
+            self.object.insert(field.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    /// Makes errors about a field name a key.
+    pub fn name(&mut self, field: &str, key: String) {
+        self.keys.insert(field.to_owned(), key);
+    }
+
+    /// Refuses a key unless it is absent or has one of these values.
+    pub fn require(&mut self, key: &str, supported: &[Json]) -> Result<()> {
+        let key = self.key(key);
+        match self.metadata().json(&key)? {
+            Some(value) if !supported.contains(&value) => {
+                let supported: Vec<_> = supported.iter().map(Json::describe).collect();
+                Err(self.metadata().refuse(&key, supported.join(" or ")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keys that change nothing.
+    pub fn ignore(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.key(key);
+        }
+    }
+
+    /// The fields that all text models share.
+    pub fn common(&mut self) -> Result<()> {
+        self.copy("hidden_size", "embedding_length")?;
+        self.copy("num_hidden_layers", "block_count")?;
+        self.copy("intermediate_size", "feed_forward_length")?;
+        self.copy("num_attention_heads", "attention.head_count")?;
+        self.copy("max_position_embeddings", "context_length")?;
+        self.vocabulary()?;
+        self.require("use_parallel_residual", &[Json::Bool(false)])?;
+        self.require("expert_count", &[0u32.into()])?;
+        self.require("expert_used_count", &[0u32.into()])?;
+        self.ignore(&["tensor_data_layout"]);
+        Ok(())
+    }
+
+    /// The fields of decoders after Llama: grouped queries, RMS norms, a head of their own or the token table.
+    pub fn decoder(&mut self) -> Result<()> {
+        self.common()?;
+        self.copy("num_key_value_heads", "attention.head_count_kv")?;
+        let epsilon = "attention.layer_norm_rms_epsilon";
+        self.copy("rms_norm_eps", epsilon)?;
+        self.demand(epsilon)?;
+        self.copy("head_dim", "attention.key_length")?;
+        self.head_dimensions()?;
+        self.require("attention.causal", &[Json::Bool(true)])?;
+        self.require("pooling_type", &[0u32.into()])?;
+        self.set("tie_word_embeddings", self.is_tied());
+        Ok(())
+    }
+
+    /// An error if a key is absent that has no default.
+    pub fn demand(&mut self, key: &str) -> Result<()> {
+        let key = self.key(key);
+        match self.metadata().has(&key) {
+            true => Ok(()),
+            false => Err(self.metadata().wrong(&key, "a number")),
+        }
+    }
+
+    /// Keys and values are as wide as the heads, and all of a head is rotated.
+    fn head_dimensions(&mut self) -> Result<()> {
+        const RANGE: std::ops::RangeInclusive<u32> = 1..=limits::WIDTH;
+        let metadata = self.metadata();
+        let (width, heads) = (
+            self.key("embedding_length"),
+            self.key("attention.head_count"),
+        );
+        let share = metadata.count_or(&width, RANGE, 1)? / metadata.count_or(&heads, RANGE, 1)?;
+        let key_length = self.key("attention.key_length");
+        let dim = metadata.count_or(&key_length, RANGE, share)?;
+        for key in ["attention.value_length", "rope.dimension_count"] {
+            let key = self.key(key);
+            if metadata
+                .optional_count(&key, RANGE)?
+                .is_some_and(|other| other != dim)
+            {
+                return Err(metadata.refuse(&key, format_args!("the dimension of a head ({dim})")));
+            }
+        }
+        Ok(())
+    }
+
+    /// `vocab_size` is the token table's: the tokenizer may have fewer tokens.
+    fn vocabulary(&mut self) -> Result<()> {
+        const TABLE: &str = "token_embd.weight";
+        let rows = self
+            .gguf
+            .tensor(TABLE)
+            .and_then(|(tensor, _)| match tensor.shape[..] {
+                [rows, _] => Some(rows),
+                _ => None,
+            });
+        let Some(rows) = rows else {
+            let problem = self.metadata().problem(TABLE, "missing, expected a matrix");
+            return Err(problem.input());
+        };
+        let key = self.key("vocab_size");
+        if let Some(said) = self.metadata().optional_count(&key, 0..=u32::MAX)?
+            && u64::from(said) != rows
+        {
+            let expected = format!("{rows}, the rows of {TABLE}");
+            return Err(self.metadata().wrong(&key, expected));
+        }
+        self.name("vocab_size", TABLE.into());
+        self.set("vocab_size", rows);
+        Ok(())
+    }
+
+    /// Whether the head may be the token table: it is not there, or of the same type and shape. (Whether it is the
+    /// same, its bytes tell.)
+    fn is_tied(&self) -> bool {
+        let table = self.gguf.tensor("token_embd.weight");
+        let head = self.gguf.tensor("output.weight");
+        let (Some((table, _)), Some((head, _))) = (table, head) else {
+            return true;
+        };
+        (table.ty, &table.shape) == (head.ty, &head.shape)
+    }
+
+    /// Whether the first layer has such a tensor.
+    pub fn has_in_layers(&self, tensor: &str) -> bool {
+        self.gguf.tensor(&format!("blk.0.{tensor}")).is_some()
+    }
+
+    /// A refusal of a key that nothing here understands.
+    fn refuse_key(&self, key: &str) -> FrontendError {
+        let what = format!(
+            "a key that is not understood for the architecture {}",
+            self.architecture
+        );
+        self.metadata().problem(key, what).unsupported()
+    }
+
+    /// The configuration.
+    pub fn finish(self) -> Result<Config> {
+        let prefix = format!("{}.", self.architecture);
+        let unknown = self
+            .metadata()
+            .keys()
+            .find(|key| key.starts_with(&prefix) && !self.seen.contains(*key));
+        match unknown {
+            Some(key) => Err(self.refuse_key(key)),
+            None => Ok(Config::from_parts(
+                self.gguf.path(),
+                self.object,
+                Arc::new(self.keys),
+            )),
+        }
+    }
+}

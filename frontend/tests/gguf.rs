@@ -1,0 +1,253 @@
+//! GGUF files: the golden models as llama.cpp would write them mean what their directories mean.
+
+mod common;
+#[allow(dead_code)]
+#[path = "../../tests/src/gguf.rs"]
+mod gguf;
+
+use std::path::{Path, PathBuf};
+
+use common::golden;
+use gguf::{Elements, Gguf};
+use llmc_frontend::tokenizer::Tokenizer;
+use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
+use llmc_ir::TensorSource;
+
+const CASES: [&str; 8] = [
+    "bert_base",
+    "gemma3_text",
+    "llama2_gqa",
+    "llama3_rope",
+    "llama_linear_rope",
+    "llama_yarn_rope",
+    "mistral_swa",
+    "qwen2",
+];
+
+fn open(path: &Path) -> (ModelDir, Model) {
+    let input = Input::resolve(path.to_str().unwrap()).unwrap();
+    let dir = ModelDir::open(&input, &Overrides::default()).unwrap_or_else(|e| panic!("{e}"));
+    let model = Model::build(&dir, &BuildOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    (dir, model)
+}
+
+fn written(case: &str, elements: Elements) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    Gguf::of_golden(&golden("models").join(case), elements).write(&path);
+    (folder, path)
+}
+
+/// The module without its name and without the pooler, which the converter drops.
+fn text(model: &Model) -> String {
+    let text = model.module.to_string();
+    let lines = text.lines().skip(1).filter(|line| !line.contains("pool"));
+    lines
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace(", offset = 1.0", "")
+        .replace(", offset = 1", "")
+}
+
+fn whole(model: &Model, tensor: &str) -> Vec<u8> {
+    let info = model.weights.info(tensor).unwrap();
+    let (columns, rows) = info.dims.split_last().unwrap();
+    let rows: u64 = rows.iter().map(|dim| u64::from(*dim)).product();
+    let bytes = rows * info.dtype.row_bytes((*columns).into());
+    model.weights.read(tensor, 0..bytes).unwrap().into_owned()
+}
+
+#[test]
+fn golden_models() {
+    for case in CASES {
+        let (_folder, path) = written(case, Elements::F32);
+        let (dir, model) = open(&path);
+        let (own_dir, own) = open(&golden("models").join(case));
+        assert!(llmc_ir::verify(&model.module).is_empty(), "{case}");
+        if case != "bert_base" {
+            assert_eq!(text(&model), text(&own), "{case}");
+        }
+        assert_eq!((model.kind, model.family), (own.kind, own.family), "{case}");
+        assert_eq!(model.max_context, own.max_context, "{case}");
+        for tensor in model.weights.names() {
+            let is_norm = case == "gemma3_text" && tensor.ends_with("norm.weight");
+            let (found, expected) = (whole(&model, tensor), whole(&own, tensor));
+            if is_norm {
+                let floats = |bytes: &[u8]| llmc_ir::source::to_f32(llmc_ir::DType::F32, bytes);
+                let expected: Vec<f32> = floats(&expected).iter().map(|x| x + 1.0).collect();
+                assert_eq!(floats(&found), expected, "{case}: {tensor}");
+            } else {
+                assert_eq!(found, expected, "{case}: {tensor}");
+            }
+        }
+        let left_out = own
+            .weights
+            .names()
+            .filter(|name| !name.starts_with("pooler."));
+        assert_eq!(model.weights.names().count(), left_out.count(), "{case}");
+        assert_eq!(
+            dir.generation.bos,
+            dir.tokenizer
+                .as_ref()
+                .unwrap()
+                .special("bos")
+                .and_then(|s| s.id)
+        );
+        let eos = own_dir.generation.eos;
+        assert!(
+            eos.iter().all(|id| dir.generation.eos.contains(id)),
+            "{case}: {eos:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_are_read_piece_by_piece() {
+    let (_folder, path) = written("llama2_gqa", Elements::F16);
+    let (_, model) = open(&path);
+    let tensor = "model.layers.1.self_attn.k_proj.weight";
+    let bytes = whole(&model, tensor);
+    for size in [1, 7, 48, 100] {
+        let mut pieces = Vec::new();
+        for start in (0..bytes.len()).step_by(size) {
+            let range = start as u64..(start + size).min(bytes.len()) as u64;
+            pieces.extend_from_slice(&model.weights.read(tensor, range.clone()).unwrap());
+            model.weights.release(tensor, range);
+        }
+        assert_eq!(pieces, bytes);
+    }
+    let end = bytes.len() as u64;
+    assert!(model.weights.read(tensor, end..end + 1).is_err());
+}
+
+/// A model that `examples/get_models.sh` fetched.
+fn real(name: &str) -> Option<PathBuf> {
+    let folder = match std::env::var_os("LLMC_MODELS") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".cache/llmc/models"),
+    };
+    let files = std::fs::read_dir(folder.join(name)).into_iter().flatten();
+    let mut files = files.flatten().map(|entry| entry.path());
+    let found = files.find(|path| path.extension().is_some_and(|e| e == "gguf"));
+    if found.is_none() {
+        eprintln!("SKIPPED: {name} is not there; examples/get_models.sh {name} fetches it");
+    }
+    found
+}
+
+/// Texts get the ids that Hugging Face's own tokenizer gives them.
+fn check_real(name: &str, types: &[&str], eos: &[u32]) {
+    let Some(path) = real(name) else { return };
+    let (dir, model) = open(&path);
+    assert!(llmc_ir::verify(&model.module).is_empty());
+    assert!(
+        model.weights.unused.is_empty(),
+        "{:?}",
+        model.weights.unused
+    );
+    let mut found: Vec<&str> = model
+        .module
+        .weights
+        .iter()
+        .map(|w| w.ty.dtype.name())
+        .collect();
+    found.sort();
+    found.dedup();
+    assert_eq!(found, types);
+    assert_eq!(dir.generation.eos, eos);
+    let tokenizer = tokenizers::Tokenizer::from_bytes(&dir.tokenizer.unwrap().json).unwrap();
+    let ids = |text: &str| tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+
+    let info = common::read_json(&golden("real").join(format!("{name}.json")));
+    for prompt in info["prompts"].as_array().unwrap() {
+        let text = prompt["text"].as_str().unwrap();
+        let expected = prompt["ids"].as_array().unwrap().iter();
+        let expected: Vec<u32> = expected.map(|id| id.as_u64().unwrap() as u32).collect();
+        assert_eq!(ids(text), expected, "{name}: {text:?}");
+        assert!(tokenizer.decode(&expected, true).unwrap().trim_start() == text.trim_start());
+    }
+    let file = golden("real").join(format!("{name}.safetensors"));
+    let file = llmc_frontend::weights::safetensors::SafetensorsFile::open(&file).unwrap();
+    let expected = file.data("text.input_ids").unwrap().chunks_exact(8);
+    let expected: Vec<u32> = expected
+        .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32)
+        .collect();
+    assert_eq!(ids(info["text"].as_str().unwrap()), expected, "{name}");
+}
+
+#[test]
+fn gemma3_270m() {
+    check_real(
+        "gemma3-270m",
+        &["f32", "q4_k", "q5_0", "q6_k", "q8_0"],
+        &[1, 106],
+    );
+}
+
+#[test]
+fn qwen2_5_coder_0_5b() {
+    let eos = [151_645, 151_643, 151_662, 151_663, 151_664];
+    let types = ["f32", "q4_k", "q5_0", "q6_k", "q8_0"];
+    check_real("qwen2.5-coder-0.5b", &types, &eos);
+}
+
+#[test]
+fn qwen2_5_coder_1_5b() {
+    let eos = [151_645, 151_643, 151_662, 151_663, 151_664];
+    check_real("qwen2.5-coder-1.5b", &["f32", "q4_k", "q6_k"], &eos);
+}
+
+#[test]
+fn tokenizers_of_golden_texts() {
+    for name in [
+        "bert",
+        "bert_1k",
+        "gemma",
+        "gemma_1k",
+        "gpt2",
+        "gpt2_1k",
+        "llama",
+        "llama_1k",
+        "llama3",
+        "llama3_1k",
+        "mistral",
+        "qwen",
+        "starcoder",
+    ] {
+        let folder = golden("tokenizers").join(name);
+        let own = common::read_json(&folder.join("tokenizer.json"));
+        let settings = common::read_json(&folder.join("tokenizer_config.json"));
+        let cases = common::read_json(&folder.join("tokenizer_cases.json"));
+        let mut file = Gguf::default();
+        file.set("general.architecture", "llama");
+        file.tokenizer_of(
+            &own,
+            &settings,
+            cases["vocab_size"].as_u64().unwrap() as usize,
+        );
+        let path = tempfile::NamedTempFile::new().unwrap();
+        file.write(path.path());
+        let found = Tokenizer::open(path.path(), None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let own = Tokenizer::open(&folder, None).unwrap();
+        assert_eq!(found.kind, own.kind, "{name}");
+        assert_eq!(found.templates, own.templates, "{name}");
+        let (found, own) = (
+            tokenizers::Tokenizer::from_bytes(&found.json).unwrap(),
+            tokenizers::Tokenizer::from_bytes(&own.json).unwrap(),
+        );
+        let texts = cases["cases"].as_array().unwrap().iter();
+        for text in texts.map(|case| case["text"].as_str().unwrap()) {
+            // These tokenizers have tokens for runs of spaces that no merge makes, which SentencePiece cannot have.
+            if name.starts_with("gemma") && text.replace('▁', " ").contains("  ") {
+                continue;
+            }
+            for special in [true, false] {
+                let encode = |t: &tokenizers::Tokenizer| t.encode(text, special).unwrap();
+                let (found_ids, own_ids) = (encode(&found), encode(&own));
+                assert_eq!(found_ids.get_ids(), own_ids.get_ids(), "{name}: {text:?}");
+                let decode = |t: &tokenizers::Tokenizer| t.decode(own_ids.get_ids(), true).unwrap();
+                assert_eq!(decode(&found), decode(&own), "{name}: {text:?}");
+            }
+        }
+    }
+}
