@@ -217,6 +217,7 @@ fn linear(k: i64, m: i64, elem: Elem, activation: Activation, glu: bool) -> Line
     Linear {
         k,
         m: pad(m as usize, 64) as i64,
+        x: Elem::F32,
         x_stride: k,
         elem,
         out: epilogue(width, activation, glu),

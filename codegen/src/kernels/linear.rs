@@ -20,12 +20,14 @@ const CHUNK_K: i64 = 1024;
 /// Rows whose sums are in scratch at a time: for one piece, and for chunks.
 const BLOCK_ROWS: i64 = 48;
 const CHUNKED_ROWS: i64 = 192;
+/// Rows of bf16 x that are widened at a time.
+const WIDENED_ROWS: i64 = 48;
 /// Rows from which on 16-bit weights are widened into scratch first.
 const UNPACK_ROWS: i64 = 32;
 
 /// A linear layer.
 ///
-/// Emits `linear(thread, threads, n: i64, x: *f32, w: *elem, bias: *f32, residual: *f32,
+/// Emits `linear(thread, threads, n: i64, x: *x, w: *elem, bias: *f32, residual: *f32,
 /// y: *f32, scratch: *u8)`:
 /// x `[n, x_stride]`, w `[m/64][k][64]`, bias `[m]`, residual and y `[n, stride]`. Without bias
 /// or residual their pointers are not read. `residual` may be `y` itself; x overlaps neither.
@@ -35,6 +37,9 @@ pub struct Linear {
     pub k: i64,
     /// Physical rows of W, a multiple of 64 (gate and up rows both count under `glu`).
     pub m: i64,
+    /// Of x: f32 or bf16, of which the products are exact in f32.
+    pub x: Elem,
+    /// 4-byte units from one row of x to the next.
     pub x_stride: i64,
     pub elem: Elem,
     pub out: Epilogue,
@@ -51,15 +56,22 @@ struct Args {
     sums: Value,
     /// `[chunk][64]` widened weights.
     wide: Value,
+    /// `[rows][chunk]` widened x.
+    wide_x: Value,
 }
 
 impl Linear {
     pub fn symbol(&self) -> String {
         format!(
-            "linear_k{}_m{}_x{}_{}_{}",
+            "linear_k{}_m{}_x{}{}_{}_{}",
             self.k,
             self.m,
             self.x_stride,
+            if self.x == Elem::F32 {
+                ""
+            } else {
+                self.x.name()
+            },
             self.elem.name(),
             self.out.name()
         )
@@ -67,12 +79,18 @@ impl Linear {
 
     /// Bytes of scratch that a call uses.
     pub fn scratch_bytes(&self) -> i64 {
-        let wide = if self.elem == Elem::F32 {
-            0
-        } else {
-            self.chunk() * PANEL * F32
+        let wide_x = match self.x {
+            Elem::F32 => 0,
+            _ => self.block_rows() * self.chunk() * F32,
         };
-        self.block_rows() * PANEL * F32 + wide
+        self.block_rows() * PANEL * F32 + self.wide_bytes() + wide_x
+    }
+
+    fn wide_bytes(&self) -> i64 {
+        match self.elem {
+            Elem::F32 => 0,
+            _ => self.chunk() * PANEL * F32,
+        }
     }
 
     fn chunks(&self) -> i64 {
@@ -90,10 +108,10 @@ impl Linear {
     }
 
     fn block_rows(&self) -> i64 {
-        if self.chunks() == 1 {
-            BLOCK_ROWS
-        } else {
-            CHUNKED_ROWS
+        match self.x {
+            Elem::F32 if self.chunks() == 1 => BLOCK_ROWS,
+            Elem::F32 => CHUNKED_ROWS,
+            _ => WIDENED_ROWS,
         }
     }
 
@@ -125,6 +143,7 @@ impl Linear {
                 unreachable!("nine parameters")
             };
             let wide = b.offset(scratch, self.block_rows() * PANEL * F32);
+            let wide_x = b.offset(wide, self.wide_bytes());
             let a = Args {
                 n,
                 x,
@@ -132,6 +151,7 @@ impl Linear {
                 to: Target { bias, residual, y },
                 sums: scratch,
                 wide,
+                wide_x,
             };
             let tiles = b.ceil_div_const(n, TILE_ROWS);
             let units = b.mul_const(tiles, panels);
@@ -212,7 +232,6 @@ impl Linear {
                 }
             });
             let x = b.at(a.x, row, self.x_stride * F32);
-            let stride = b.i64(self.x_stride * F32);
             let mut done = 0;
             while done < self.k {
                 let length = self.chunk().min(self.k - done);
@@ -225,12 +244,35 @@ impl Linear {
                         a.wide
                     }
                 };
-                let x = b.offset(x, done * F32);
+                let x = b.offset(x, done * self.x.bytes());
+                let (x, stride) = match self.x {
+                    Elem::F32 => (x, self.x_stride),
+                    _ => {
+                        self.widen(b, x, a.wide_x, rows, length);
+                        (a.wide_x, length)
+                    }
+                };
+                let stride = b.i64(stride * F32);
                 let k = b.i64(length);
                 b.call(&tile, &[rows, x, stride, source, a.sums, k], &[]);
                 done += length;
             }
             self.out.write(b, a.to, a.sums, PANEL, panel, row, rows);
+        });
+    }
+
+    /// `length` elements of `rows` rows of x, as f32 one row after another.
+    fn widen(&self, b: &mut KernelBuilder<'_>, x: Value, to: Value, rows: Value, length: i64) {
+        let zero = b.i64(0);
+        b.for_each(zero, rows, 1, |b, row| {
+            let x = b.at(x, row, self.x_stride * F32);
+            let to = b.at(to, row, length * F32);
+            b.for_unrolled(length / LANES, 4, |b, i| {
+                let p = b.at(x, i, LANES * self.x.bytes());
+                let v = b.load_float(self.x, p);
+                let p = b.at(to, i, LANES * F32);
+                b.store(v, p);
+            });
         });
     }
 }

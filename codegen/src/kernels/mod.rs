@@ -55,7 +55,7 @@ pub use linear::Linear;
 pub use norm::{Norm, NormKind};
 pub use pool::{Pool, PoolKind};
 pub use position_ids::PositionIds;
-pub use quantize::Quantize;
+pub use quantize::{Quantize, Rows};
 pub use rope::Rope;
 pub use rope_angles::RopeAngles;
 pub use select_rows::SelectRows;

@@ -1,7 +1,7 @@
-//! Rows of f32 to 8-bit codes and scales, after a norm where asked for.
+//! Rows of f32 to 8-bit codes and scales or to bf16, after a norm where asked for.
 //!
 //! In: rows of x, the norm's weight and bias. Out: rows as [`RowForm`] says, the bits those of
-//! [`llmc_ir::quant::activation`] for the normalised row.
+//! [`llmc_ir::quant::activation`] for the normalised row; or rows of bf16, pads zero.
 
 use super::{F32, Norm};
 use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
@@ -10,11 +10,20 @@ use llmc_ir::{
     quant::activation::{BLOCK, RowForm, TINY},
 };
 
+/// What rows become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// bf16, one after another, rounded to nearest even.
+    Bf16,
+    /// 8-bit codes.
+    Q8(Group),
+}
+
 /// Emits `quantize(thread, threads, n: i64, x: *f32, weight: *f32, bias: *f32, y: *u8,
 /// scratch: *u8)`; weight and bias are those of the norm, not read without it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantize {
-    pub group: Group,
+    pub to: Rows,
     /// Over plain rows, from `x_stride` to anything.
     pub norm: Option<Norm>,
     /// Logical lanes of a row; a multiple of 32 under [`Group::Block`].
@@ -35,11 +44,12 @@ struct Scale {
 
 impl Quantize {
     pub fn symbol(&self) -> String {
-        let group = match self.group {
-            Group::Block => "block",
-            Group::Row => "row",
+        let to = match self.to {
+            Rows::Bf16 => "bf16",
+            Rows::Q8(Group::Block) => "block",
+            Rows::Q8(Group::Row) => "row",
         };
-        let mut name = format!("quantize_{group}_x{}_y{}", self.x_stride, self.y_stride);
+        let mut name = format!("quantize_{to}_x{}_y{}", self.x_stride, self.y_stride);
         for (start, length) in &self.segments {
             name += &format!("_{start}p{length}");
         }
@@ -55,18 +65,30 @@ impl Quantize {
         (self.width + 2 * LANES) / LANES * LANES * F32
     }
 
-    fn form(&self) -> RowForm {
-        RowForm::new(self.width as u32, self.group)
+    /// Bytes of a row of y.
+    fn bytes(&self) -> i64 {
+        match self.to {
+            Rows::Bf16 => self.groups() * LANES * Elem::BF16.bytes(),
+            Rows::Q8(group) => i64::from(self.form(group).bytes),
+        }
+    }
+
+    fn form(&self, group: Group) -> RowForm {
+        RowForm::new(self.width as u32, group)
+    }
+
+    fn groups(&self) -> i64 {
+        (self.width + LANES - 1) / LANES
     }
 
     /// Emits the function and returns its symbol.
     pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
         assert!(
-            self.group == Group::Row || self.width % BLOCK as i64 == 0,
+            self.to != Rows::Q8(Group::Block) || self.width % BLOCK as i64 == 0,
             "rows are whole blocks"
         );
         assert!(
-            self.y_stride * F32 >= i64::from(self.form().bytes),
+            self.y_stride * F32 >= self.bytes(),
             "rows of y hold their parts"
         );
         let params = [
@@ -96,9 +118,10 @@ impl Quantize {
                     self.gather(b, x, scratch);
                     x = scratch;
                 }
-                match self.group {
-                    Group::Block => self.blocks(b, x, y),
-                    Group::Row => self.row(b, x, y),
+                match self.to {
+                    Rows::Bf16 => self.narrow(b, x, y),
+                    Rows::Q8(Group::Block) => self.blocks(b, x, y),
+                    Rows::Q8(Group::Row) => self.row(b, x, y),
                 }
             });
         })
@@ -146,7 +169,7 @@ impl Quantize {
     }
 
     fn blocks(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
-        let form = self.form();
+        let form = self.form(Group::Block);
         let put = |b: &mut KernelBuilder<'_>, v: Value, at: u32, i: Value, each: i64, skip: i64| {
             let p = b.offset(y, i64::from(at) + skip);
             let p = b.at(p, i, each);
@@ -190,9 +213,19 @@ impl Quantize {
         }
     }
 
+    fn narrow(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
+        b.for_unrolled(self.groups(), 4, |b, i| {
+            let p = b.at(x, i, LANES * F32);
+            let v = b.load_group(p);
+            let v = b.narrow(v, Elem::BF16);
+            let p = b.at(y, i, LANES * Elem::BF16.bytes());
+            b.store(v, p);
+        });
+    }
+
     fn row(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
-        let form = self.form();
-        let groups = (self.width + LANES - 1) / LANES;
+        let form = self.form(Group::Row);
+        let groups = self.groups();
         let zero = b.splat(0.0);
         let load = |b: &mut KernelBuilder<'_>, i: Value| {
             let p = b.at(x, i, LANES * F32);

@@ -99,6 +99,7 @@ impl<'a> Lower<'a> {
                 let kernel = kernels::Linear {
                     k,
                     m,
+                    x: self.x_elem(inst)?,
                     x_stride,
                     elem: elem(*dtype),
                     out,
@@ -128,6 +129,16 @@ impl<'a> Lower<'a> {
         ];
         self.push(kernel, args);
         Ok(())
+    }
+
+    /// What the x of a linear with floats for weights is.
+    fn x_elem(&self, inst: &Inst) -> Result<Elem, LowerError> {
+        let x = self.value(inst, 0)?;
+        match self.func.ty(x).tensor().map(|t| t.dtype) {
+            Some(DType::F32) => Ok(Elem::F32),
+            Some(DType::BF16) => Ok(Elem::BF16),
+            _ => Err(self.error("an x that is neither f32 nor bf16")),
+        }
     }
 
     /// What the x of a linear with weights in blocks is.

@@ -16,8 +16,12 @@ impl<'a> Lower<'a> {
         op: &ops::Quantize,
     ) -> Result<(), LowerError> {
         let (x, y) = (self.operand(inst, 0)?, self.result(inst)?);
-        let DType::Q8(group) = op.to else {
-            return Err(self.error(format!("rows of {} have no kernel", op.to.name())));
+        let to = match op.to {
+            DType::Q8(group) => kernels::Rows::Q8(group),
+            DType::BF16 => kernels::Rows::Bf16,
+            DType::F32 | DType::F16 | DType::I32 | DType::Block(_) | DType::Int8 => {
+                return Err(self.error(format!("rows of {}", op.to.name())));
+            }
         };
         let width = i64::from(x.layout.len());
         let mut weights = [Arg::Arena(y.at); 2];
@@ -39,7 +43,7 @@ impl<'a> Lower<'a> {
             }
         };
         let kernel = kernels::Quantize {
-            group,
+            to,
             norm,
             width,
             segments: segments(&x.layout),

@@ -7,9 +7,11 @@
 use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad};
 use crate::harness::{Loaded, load_all, same_bits};
 use crate::linear::activation;
-use half::f16;
+use half::{bf16, f16};
 use llmc_codegen::blocks::{Blocks, STRIP, Scales};
-use llmc_codegen::kernels::{Activation, BlockGather, BlockLinear, Epilogue, Input, Quantize};
+use llmc_codegen::kernels::{
+    Activation, BlockGather, BlockLinear, Epilogue, Input, Norm, NormKind, Quantize, Rows,
+};
 use llmc_codegen::pack::pack_strip;
 use llmc_ir::quant::Format;
 use llmc_ir::quant::activation::{self, RowForm};
@@ -30,6 +32,8 @@ type LinearFn = unsafe extern "C" fn(
 type GatherFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *mut u8, *mut u8);
 type QuantizeFn =
     unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *const u8, *mut u8, *mut u8);
+
+type NormFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *const u8, *mut u8);
 
 /// Stands where nothing may be written.
 const SENTINEL: f32 = 12345.5;
@@ -242,7 +246,7 @@ fn quantised_rows_are_those_of_the_reference() {
                     .collect();
                 let form = RowForm::new(width as u32, group);
                 let kernel = Quantize {
-                    group,
+                    to: Rows::Q8(group),
                     norm: None,
                     width: width as i64,
                     segments: segments.clone(),
@@ -318,6 +322,82 @@ fn quantised_rows_are_those_of_the_reference() {
                     let behind = SENTINEL.to_le_bytes().repeat(16);
                     assert_eq!(row[form.bytes as usize..], behind, "behind the row");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_normalised_and_narrowed() {
+    let (n, width, stride) = (7, 100, 128);
+    let mut random = Random::new(11);
+    let x = random.rows(n, width, stride);
+    let gain = random.rows(2, width, 112);
+    for kind in [NormKind::Rms { offset: 1.0 }, NormKind::Layer] {
+        let norm = Norm::rows(kind, 1e-5, width as i64, stride as i64, 112);
+        let kernel = |to| Quantize {
+            to,
+            norm: Some(norm.clone()),
+            width: width as i64,
+            segments: vec![(0, width as i64)],
+            x_stride: stride as i64,
+            y_stride: 64,
+        };
+        let kernels = [kernel(Rows::Bf16), kernel(Rows::Q8(Group::Row))];
+        let alone = Norm {
+            x_stride: stride as i64,
+            y_stride: 112,
+            ..norm.clone()
+        };
+        let loaded = load_all(|b| {
+            alone.emit(b);
+            for kernel in &kernels {
+                kernel.emit(b);
+            }
+        });
+        let mut x = Buffer::from_f32(&x);
+        let mut gain = Buffer::from_f32(&gain);
+        let normed = same_bits(&loaded, |lib, threads| {
+            // SAFETY: the documented signature, without scratch.
+            let f: NormFn = unsafe { lib.get(&alone.symbol()) };
+            let mut y = Buffer::floats(n * 112);
+            for t in 0..threads {
+                // SAFETY: buffers of the documented sizes.
+                unsafe {
+                    let (w, c) = (gain.ptr(), gain.ptr().add(112 * 4));
+                    f(t, threads, n as u64, x.ptr(), w, c, y.ptr());
+                }
+            }
+            y.f32()[..n * 112].to_vec()
+        });
+        for kernel in &kernels {
+            let found = same_bits(&loaded, |lib, threads| {
+                // SAFETY: the documented signature.
+                let f: QuantizeFn = unsafe { lib.get(&kernel.symbol()) };
+                let mut y = Buffer::floats(n * 64);
+                for t in 0..threads {
+                    let mut scratch = Buffer::scratch(kernel.scratch_bytes());
+                    // SAFETY: buffers of the documented sizes.
+                    unsafe {
+                        let (w, c) = (gain.ptr(), gain.ptr().add(112 * 4));
+                        let (x, y, scratch) = (x.ptr(), y.ptr(), scratch.ptr());
+                        f(t, threads, n as u64, x, w, c, y, scratch);
+                    }
+                    scratch.assert_within(kernel.scratch_bytes());
+                }
+                y.f32()[..n * 64].to_vec()
+            });
+            for (row, normed) in found.chunks(64).zip(normed.chunks(112)) {
+                let row: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let expected: Vec<u8> = match kernel.to {
+                    Rows::Bf16 => {
+                        let narrow = normed.iter().map(|v| bf16::from_f32(*v));
+                        narrow.flat_map(|v| v.to_le_bytes()).collect()
+                    }
+                    Rows::Q8(group) => quantised(&normed[..width], group),
+                };
+                let used = expected.len().min(row.len()).min(224);
+                assert_eq!(row[..used], expected[..used], "{}", kernel.symbol());
             }
         }
     }

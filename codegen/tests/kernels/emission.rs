@@ -14,6 +14,7 @@ fn object(level: &'static FeatureLevel) -> Vec<u8> {
         Linear {
             k: 64,
             m: 128,
+            x: Elem::F32,
             x_stride: 64,
             elem: Elem::F16,
             out: Epilogue {

@@ -68,6 +68,7 @@ fn case(k: usize, width: usize, elem: Elem, f: Activation, glu: bool) -> Case {
         linear: Linear {
             k: pad(k, 16) as i64,
             m: pad(rows, 64) as i64,
+            x: Elem::F32,
             x_stride: pad(k, 16) as i64 + 16,
             elem,
             out: Epilogue {
@@ -137,7 +138,18 @@ fn check(c: &Case) {
     let rs = l.out.residual.map_or(ys, |s| s as usize);
     let residual = random.rows(most, c.width, rs);
     let in_place = rs == ys;
-    let mut x_buffer = Buffer::from_f32(&x);
+    x.iter_mut().for_each(|v| *v = rounded(*v, l.x));
+    let mut x_buffer = match l.x {
+        Elem::F32 => Buffer::from_f32(&x),
+        _ => {
+            // Narrow rows at the same distance.
+            let mut narrow = Buffer::floats(x.len());
+            for (to, row) in narrow.u16_mut().chunks_mut(2 * xs).zip(x.chunks(xs)) {
+                to[..xs].copy_from_slice(&Buffer::from_elems(row, l.x).u16()[..xs]);
+            }
+            narrow
+        }
+    };
     let mut residual_buffer = Buffer::from_f32(&residual);
 
     let mut run = |lib: &Loaded, threads: u64, first: usize, n: usize| -> Vec<f32> {
@@ -307,6 +319,19 @@ fn residual_scale_and_softcap() {
     check(&c);
     let mut c = case(48, 90, Elem::BF16, Activation::Sigmoid, false);
     c.linear.out.residual = Some(c.linear.out.y_stride);
+    check(&c);
+}
+
+/// Products of bf16 are exact in f32.
+#[test]
+fn narrow_x() {
+    for elem in [Elem::F32, Elem::BF16] {
+        let mut c = case(80, 70, elem, Activation::None, false);
+        c.linear.x = Elem::BF16;
+        check(&c);
+    }
+    let mut c = case(1600, 40, Elem::BF16, Activation::Silu, true);
+    c.linear.x = Elem::BF16;
     check(&c);
 }
 
