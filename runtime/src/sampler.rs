@@ -40,6 +40,8 @@ pub struct Sampler {
     order: Vec<u32>,
     /// The largest scores, while one of them is sought.
     top: Vec<f32>,
+    /// Where the buckets of top-p end; empty unless it cuts.
+    ends: Vec<u32>,
     /// How far each token's surprise is from the mean `[vocab]`; empty unless `typical` cuts.
     surprise: Vec<f32>,
     /// One bit a token `[vocab / 64]`.
@@ -58,7 +60,8 @@ impl Sampler {
             0
         };
         let surprise = if params.typical < 1.0 { vocab } else { 0 };
-        let top = 2 * FEW[FEW.len() - 1].max(params.top_k as usize);
+        let top = vocab.min(2 * params.top_k as usize);
+        let ends = if params.top_p < 1.0 { BUCKETS } else { 0 };
         Sampler {
             params,
             draws: 0,
@@ -67,7 +70,8 @@ impl Sampler {
             scores: vec![0.0; vocab],
             kept: Vec::with_capacity(vocab),
             order: Vec::with_capacity(vocab),
-            top: Vec::with_capacity(top.min(vocab)),
+            top: Vec::with_capacity(top),
+            ends: Vec::with_capacity(ends),
             surprise: vec![0.0; surprise],
             seen: vec![0; vocab.div_ceil(64)],
             history: Vec::with_capacity(history),
@@ -260,31 +264,59 @@ impl Sampler {
         let scores = &self.scores;
         let weight = |t: u32| f64::from((scores[t as usize] - best).exp());
         let total: f64 = self.kept.iter().map(|&t| weight(t)).sum();
-        // Most of the mass is in a few tokens: order those, more only if need be.
-        for few in FEW.into_iter().chain([usize::MAX]) {
-            let values = self.kept.iter().map(|&t| scores[t as usize]);
-            let least = match few < self.kept.len() {
-                true => nth_largest(values, few, &mut self.top),
-                false => None,
-            };
-            let least = least.unwrap_or(f32::NEG_INFINITY);
-            self.order.clear();
-            let largest = self.kept.iter().filter(|&&t| scores[t as usize] >= least);
-            self.order.extend(largest);
-            self.order
-                .sort_unstable_by(|&a, &b| descending(scores, a, b));
-            let mut mass = 0.0;
-            let last = self.order.iter().find(|&&t| {
-                mass += weight(t);
-                mass >= p * total
-            });
-            if let Some(&last) = last {
+        // Those that are so far from the best that all of them together make less than what may be
+        // cut need no order. They are looked at only if rounding has eaten the difference.
+        let spare = ((1.0 - p) * total).max(f64::MIN_POSITIVE);
+        let enough = (self.kept.len() as f64 / spare).ln() as f32;
+        for far in [enough, f32::INFINITY] {
+            if let Some(last) = self.last_of_mass(p * total, best, far) {
+                let scores = &self.scores;
                 self.kept.retain(|&t| descending(scores, t, last).is_le());
-            }
-            if last.is_some() || self.order.len() == self.kept.len() {
                 return;
             }
         }
+    }
+
+    /// The token at which the likeliest ones together reach `mass`, if those within `far` of the
+    /// best do. They go into buckets by their distance, and the buckets are put in order one after
+    /// the other until it is found: mostly that is a few tokens.
+    fn last_of_mass(&mut self, mass: f64, best: f32, far: f32) -> Option<u32> {
+        let scores = &self.scores;
+        let distance = |t: u32| best - scores[t as usize];
+        let bucket = |t: u32| ((distance(t) * BUCKETS_PER_UNIT) as usize).min(BUCKETS - 1);
+        let near = || self.kept.iter().filter(|&&t| distance(t) <= far);
+        self.ends.clear();
+        self.ends.resize(BUCKETS, 0);
+        for &t in near() {
+            self.ends[bucket(t)] += 1;
+        }
+        let mut end = 0;
+        for count in &mut self.ends {
+            // For now, where the bucket begins.
+            (*count, end) = (end, end + *count);
+        }
+        self.order.clear();
+        self.order.resize(end as usize, 0);
+        for &t in near() {
+            let place = &mut self.ends[bucket(t)];
+            self.order[*place as usize] = t;
+            *place += 1;
+        }
+        let mut start = 0;
+        let mut reached = 0.0;
+        for &end in &self.ends {
+            let tokens = &mut self.order[start..end as usize];
+            tokens.sort_unstable_by(|&a, &b| descending(scores, a, b));
+            let last = tokens.iter().find(|&&t| {
+                reached += f64::from((-distance(t)).exp());
+                reached >= mass
+            });
+            if last.is_some() {
+                return last.copied();
+            }
+            start = end as usize;
+        }
+        None
     }
 
     /// Keeps the tokens whose surprise is nearest to the mean surprise (the entropy), until their
@@ -325,8 +357,9 @@ impl Sampler {
 /// Scores that are looked at together.
 const CHUNK: usize = 64;
 
-/// How many of the likeliest tokens top-p orders, before it orders all.
-const FEW: [usize; 2] = [512, 8192];
+/// Buckets by which top-p orders tokens: this many for each unit of a score, the last one open.
+const BUCKETS_PER_UNIT: f32 = 64.0;
+const BUCKETS: usize = 2048;
 
 /// The n-th largest number, in one pass; none if there are fewer. `top` holds up to `2 n` of them.
 fn nth_largest(scores: impl Iterator<Item = f32>, n: usize, top: &mut Vec<f32>) -> Option<f32> {

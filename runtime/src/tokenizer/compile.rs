@@ -18,6 +18,7 @@ use super::word_piece::WordPieceSettings;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::unigram::Unigram;
@@ -168,7 +169,7 @@ fn write_merges(
             ))
         })
     };
-    let mut table = BTreeMap::new();
+    let mut table = Vec::with_capacity(merges.len());
     let lines = merges.iter().filter_map(|merge| match merge {
         Merge::Pair(left, right) => Some(Some((left.as_str(), right.as_str()))),
         Merge::Line(line) if line.starts_with("#version") => None,
@@ -179,20 +180,22 @@ fn write_merges(
         let rest = right.get(prefix..);
         let rest = rest.ok_or_else(|| wrong(format!("`{right}` lacks the subword prefix")))?;
         let merged = id(&format!("{left}{rest}"))?;
-        table.insert((id(left)?, id(right)?), (rank, merged));
+        table.push(((id(left)?, id(right)?), rank, merged));
     }
+    table.sort_unstable_by_key(|&(pair, rank, _)| (pair, Reverse(rank)));
+    table.dedup_by_key(|(pair, ..)| *pair);
     let lefts = ids.values().max().map_or(0, |&id| id + 1);
     let mut starts = vec![0u32; lefts as usize + 1];
-    for (left, _) in table.keys() {
+    for ((left, _), ..) in &table {
         starts[*left as usize + 1] += 1;
     }
     for i in 1..starts.len() {
         starts[i] += starts[i - 1];
     }
     writer.set_words(Part::MergeStarts, starts);
-    writer.set_words(Part::MergeRights, table.keys().map(|(_, right)| *right));
-    writer.set_words(Part::MergeRanks, table.values().map(|(rank, _)| *rank));
-    writer.set_words(Part::MergeResults, table.values().map(|(_, id)| *id));
+    writer.set_words(Part::MergeRights, table.iter().map(|t| t.0.1));
+    writer.set_words(Part::MergeRanks, table.iter().map(|t| t.1));
+    writer.set_words(Part::MergeResults, table.iter().map(|t| t.2));
     Ok(())
 }
 

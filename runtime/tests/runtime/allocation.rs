@@ -5,6 +5,7 @@ use llmc_runtime::engine::{Rows, Work};
 use llmc_runtime::kv_cache::SeqId;
 use llmc_runtime::sampler::Sampler;
 use llmc_runtime::sampling_params::{GREEDY, SamplingParams};
+use llmc_runtime::tokenizer::Tokenizer;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -167,4 +168,33 @@ fn samplers_allocate_nothing() {
         });
         assert_eq!(n, 0, "{params:?}");
     }
+}
+
+/// Opening a tokenizer costs the same for a large vocabulary as for a small one.
+#[test]
+fn tokenizers_are_used_in_place() {
+    let opened = |words: usize| {
+        let vocab: serde_json::Map<String, serde_json::Value> =
+            (0..words).map(|i| (format!("w{i}"), i.into())).collect();
+        let added = |i: usize| {
+            serde_json::json!({"id": words + i, "content": format!("<a{i}>"), "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+        };
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": (0..words / 10).map(added).collect::<Vec<_>>(),
+            "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+        });
+        let section = llmc_runtime::tokenizer::compile(json.to_string().as_bytes()).unwrap();
+        // What is made once for all tokenizers is made by the first.
+        let open_and_encode = || {
+            let tokenizer = Tokenizer::open(&section).unwrap();
+            let ids = tokenizer.encode("w3<a1>w7", true).unwrap().ids;
+            assert_eq!(ids, [3, words as u32 + 1, 7]);
+        };
+        open_and_encode();
+        allocations(open_and_encode)
+    };
+    assert_eq!(opened(20), opened(20_000));
 }

@@ -6,6 +6,7 @@
 use crate::faces::append_payload;
 use crate::fake;
 use llmc_abi::{LevelInfo, Manifest};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -128,6 +129,13 @@ fn check(exe: &Path, line: &str, input: &str, code: i32, expected: &str) {
     );
 }
 
+/// A line of `--timings`: what took how many milliseconds.
+fn time(line: &str) -> (&str, f64) {
+    let (name, rest) = line.trim().split_once("  ").unwrap();
+    let (time, _) = rest.split_once(" ms").unwrap();
+    (name, time.trim().parse().unwrap())
+}
+
 #[test]
 fn process_runs_and_refuses() {
     let Some(dir) = folder() else { return };
@@ -149,6 +157,37 @@ fn process_runs_and_refuses() {
     check(&exe, "verify", "", 0, "");
     check(&exe, "embed x", "", 2, "");
     check(&exe, "infer nowhere out", "", 2, "");
+    for (line, first) in [
+        ("generate hello -n 3 -v --quiet", true),
+        ("chat -n 3 --timings --quiet", false),
+    ] {
+        let told = String::from_utf8(run(&exe, line, "a\n").stderr).unwrap();
+        let times: BTreeMap<&str, f64> = told.lines().map(time).collect();
+        let names: Vec<&str> = told.lines().map(|l| time(l).0).collect();
+        let start = [
+            "arguments",
+            "map",
+            "tokenizer",
+            "engine",
+            "prefill",
+            "first step",
+        ];
+        let places = start.map(|name| names.iter().position(|n| *n == name));
+        assert!(places.is_sorted() && places[0] == Some(0), "{line}: {told}");
+        assert_eq!(times.contains_key("first token"), first, "{told}");
+        if first {
+            let parts = [
+                "arguments",
+                "map",
+                "tokenizer",
+                "prompt",
+                "engine",
+                "prefill",
+            ];
+            let sum: f64 = parts.map(|name| times[name]).iter().sum();
+            assert!((times["first token"] - sum).abs() < 0.1, "{told}");
+        }
+    }
     let help = run(&exe, "", "");
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: m"));
 
