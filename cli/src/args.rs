@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use llmc_passes::{Activations, Kv, Quant};
 use llmc_runtime::text_tools::TokenizeArgs;
 
 /// Compiles Transformer language models into standalone executables.
@@ -48,14 +52,12 @@ pub enum Emit {
     Asm,
 }
 
-/// Element type of the KV cache.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KvType {
-    /// f32 where the arithmetic is f32
-    Auto,
-    F32,
-    F16,
-    Bf16,
+/// Names of a choice, as `--help` lists them, and what they stand for.
+macro_rules! choice {
+    ($ty:ty) => {
+        PossibleValuesParser::new(<$ty>::ALL.iter().map(|c| c.name()))
+            .map(|name| <$ty>::from_name(&name).unwrap_or_default())
+    };
 }
 
 #[derive(Args)]
@@ -68,15 +70,15 @@ pub struct Compile {
     /// What to write
     #[arg(long, value_enum, default_value = "exe")]
     pub emit: Emit,
-    /// Quantisation of the weights
-    #[arg(long, default_value = "none", value_parser = ["none"])]
-    pub quant: String,
-    /// Arithmetic of the activations
-    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
-    pub activations: String,
-    /// Element type of the KV cache
-    #[arg(long, value_enum, default_value = "auto")]
-    pub kv: KvType,
+    /// Quantisation of the weights; `none` keeps the types of the checkpoint
+    #[arg(long, default_value = "none", value_parser = choice!(Quant))]
+    pub quant: Quant,
+    /// What products read: `auto` is 8 bits for quantised weights, bf16 for `--quant bf16`, else f32
+    #[arg(long, default_value = "auto", value_parser = choice!(Activations))]
+    pub activations: Activations,
+    /// Element type of the KV cache: `auto` is f32 where all arithmetic is f32, else f16
+    #[arg(long, default_value = "auto", value_parser = choice!(Kv))]
+    pub kv: Kv,
     /// Target triple
     #[arg(long, default_value = "x86_64-unknown-linux-gnu")]
     pub target: String,
@@ -199,6 +201,9 @@ pub struct Verify {
 pub struct Inspect {
     /// A model as `compile` takes it
     pub input: String,
+    /// Show the weights as this quantisation leaves them
+    #[arg(long, default_value = "none", value_parser = choice!(Quant))]
+    pub quant: Quant,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

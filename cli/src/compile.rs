@@ -20,8 +20,8 @@ use llmc_codegen::{
     targets,
 };
 use llmc_frontend::{Input, Model, ModelDir, Overrides, model::BuildOptions};
-use llmc_ir::{DType, Module};
-use llmc_passes::{Manager, Report, TileFacts, pipeline};
+use llmc_ir::Module;
+use llmc_passes::{Kv, Manager, Precision, Report, TileFacts, pipeline};
 
 use crate::{
     error::{Error, Result},
@@ -55,8 +55,8 @@ pub struct CompileOptions {
     pub target: Option<String>,
     /// A feature level, or `native`; None: all levels.
     pub target_cpu: Option<String>,
-    /// Element type of the KV cache; None: f32, as the arithmetic.
-    pub kv: Option<DType>,
+    /// Types of weights, activations and the KV cache.
+    pub precision: Precision,
     pub max_context: Option<u32>,
     pub weights: Option<PathBuf>,
     pub tokenizer: Option<PathBuf>,
@@ -135,11 +135,11 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
     }
     let dims = model.module.dims;
     let mut module = std::mem::replace(&mut model.module, Module::new("", dims));
-    if let Some(dtype) = options.kv {
-        module.states.iter_mut().for_each(|s| s.dtype = dtype);
-    }
     let passes = clock.phase("passes", || {
-        Ok(manager.run(&pipeline::all(TileFacts::default()), &mut module)?)
+        Ok(manager.run(
+            &pipeline::all_in(options.precision, TileFacts::default()),
+            &mut module,
+        )?)
     })?;
     let mut outcome = Outcome {
         name: dir.name.clone(),
@@ -166,6 +166,10 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         Emit::Llvm => Form::LlvmIr,
         Emit::Asm => Form::Assembly,
     };
+    if options.precision.kv == Kv::Q8_0 && !module.states.is_empty() {
+        let what = "--kv q8_0: no kernel reads such a cache (not supported); expected auto, f32, f16 or bf16";
+        return Err(Error::Usage(what.into()));
+    }
     let weights = WeightPlan::new(&module)?;
     let plan = lower(&module, &weights)?;
     // Text and single objects are of one level: the best one that was asked for.
@@ -184,7 +188,15 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         let objects: Vec<&[u8]> = code.iter().map(|c| c.code.as_slice()).collect();
         let elf = clock.phase("linking", || Ok(link_elf(&objects)?))?;
         outcome.code_bytes = elf.len() as u64;
-        let manifest = manifest(&dir, &model, &module, &weights, &plan, (target, levels));
+        let manifest = manifest(
+            &dir,
+            &model,
+            &module,
+            &weights,
+            &plan,
+            (target, levels),
+            options.precision,
+        );
         let payload = Payload {
             module: &module,
             plan: &weights,

@@ -8,7 +8,25 @@ use llmc_codegen::{
     target::{FeatureLevel, Target},
 };
 use llmc_frontend::{Model, ModelDir};
-use llmc_ir::Module;
+use llmc_ir::{DType, Module, Op};
+use llmc_passes::Precision;
+
+/// What the products read that read the fewest bits.
+fn activations(module: &Module) -> &'static str {
+    let insts = module.funcs.iter().flat_map(|f| &f.body);
+    let types = insts.filter_map(|i| match &i.op {
+        Op::Quantize(q) => Some(q.to),
+        _ => None,
+    });
+    let types: Vec<DType> = types.collect();
+    if types.iter().any(|t| matches!(t, DType::Q8(_))) {
+        "int8"
+    } else if types.contains(&DType::BF16) {
+        "bf16"
+    } else {
+        "f32"
+    }
+}
 
 /// Puts the manifest together.
 pub fn manifest(
@@ -18,6 +36,7 @@ pub fn manifest(
     weights: &WeightPlan,
     plan: &StepPlan,
     (target, levels): (&Target, &[&'static FeatureLevel]),
+    precision: Precision,
 ) -> Manifest {
     let generation = &dir.generation;
     let tokenizer = dir.tokenizer.as_ref();
@@ -56,7 +75,8 @@ pub fn manifest(
         outputs: plan.outputs.clone(),
         taps: plan.taps,
         kv: plan.kv.clone(),
-        activations: "f32".into(),
+        activations: activations(module).into(),
+        quant: precision.quant.name().into(),
         tokens: SpecialTokens {
             bos: generation.bos,
             eos: generation.eos.clone(),

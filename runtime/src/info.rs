@@ -120,7 +120,7 @@ fn describe(session: &Session<'_>) -> Value {
             "step_rows": m.limits.max_rows,
             "input_tokens": session.max_input(),
         },
-        "arithmetic": {"activations": m.activations, "weights": m.weight_types},
+        "arithmetic": {"activations": m.activations, "quant": m.quant, "weights": m.weight_types},
         "traffic": m.traffic,
         "kv": kv,
         "memory": {
@@ -190,6 +190,7 @@ fn table(session: &Session<'_>) -> String {
             ),
         ),
         ("activations", m.activations.clone()),
+        ("quantised", m.quant.clone()),
         (
             "weights",
             m.weight_types

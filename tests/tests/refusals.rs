@@ -426,7 +426,16 @@ fn command_lines() {
         flags(&["--max-context", "193"], &["--max-context", "193", "192"]),
         flags(&["--max-context", "many"], &["--max-context", "many"]),
         flags(&["--quant", "q9"], &["--quant", "q9"]),
-        flags(&["--kv", "q9"], &["--kv", "q9"]),
+        flags(&["--kv", "q9"], &["--kv", "q9", "q8_0"]),
+        flags(&["--kv", "q8_0"], &["kv", "q8_0", "whole blocks of 32"]),
+        flags(
+            &["--activations", "int8"],
+            &["quantize-activations", "int8"],
+        ),
+        flags(
+            &["--activations", "bf16", "--quant", "q8_0"],
+            &["quantize-activations", "no product", "bf16"],
+        ),
         flags(&["--activations", "f8"], &["--activations", "f8"]),
         flags(&["--emit", "wasm"], &["--emit", "wasm"]),
         flags(&["--target", "riscv64"], &["--target", "riscv64"]),

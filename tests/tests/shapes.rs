@@ -8,14 +8,12 @@ use std::path::Path;
 
 use llmc::{CompileOptions, Observer, compile};
 use llmc_codegen::targets::x86_64;
-use llmc_ir::{
-    DType,
-    eval::{
-        Evaluator,
-        batch::Batch,
-        infer::{InferOptions, infer},
-    },
+use llmc_ir::eval::{
+    Evaluator,
+    batch::Batch,
+    infer::{InferOptions, infer},
 };
+use llmc_passes::{Kv, Precision};
 use llmc_tests::{
     binaries,
     golden::{self, Tensor, Tensors},
@@ -32,7 +30,7 @@ struct Case {
     name: &'static str,
     config: Value,
     prompt: usize,
-    kv: Option<DType>,
+    kv: Kv,
     tolerance: f32,
 }
 
@@ -72,7 +70,7 @@ fn case(name: &'static str, config: Value, prompt: usize) -> Case {
         name,
         config,
         prompt,
-        kv: None,
+        kv: Kv::Auto,
         tolerance: F32,
     }
 }
@@ -81,7 +79,7 @@ fn cases() -> Vec<Case> {
     let llama = |more| decoder("llama", "LlamaForCausalLM", more);
     let heads = |q: u32, kv: u32, dim: u32| json!({"num_attention_heads": q, "num_key_value_heads": kv, "head_dim": dim});
     let kv = |name, dtype, tolerance| Case {
-        kv: Some(dtype),
+        kv: dtype,
         tolerance,
         ..case(name, llama(heads(6, 2, 40)), 140)
     };
@@ -104,8 +102,8 @@ fn cases() -> Vec<Case> {
             33,
         ),
         case("wide", llama(json!({"intermediate_size": 1700})), 20),
-        kv("f16 cache", DType::F16, F16),
-        kv("bf16 cache", DType::BF16, BF16),
+        kv("f16 cache", Kv::F16, F16),
+        kv("bf16 cache", Kv::Bf16, BF16),
         case(
             "window over pages",
             decoder(
@@ -154,7 +152,10 @@ fn run(case: &Case, level: &str) -> Vec<String> {
         input: config.to_str().unwrap().into(),
         output: Some(exe.clone()),
         random_weights: Some(7),
-        kv: case.kv,
+        precision: Precision {
+            kv: case.kv,
+            ..Precision::default()
+        },
         ..CompileOptions::default()
     };
     let observer: &mut dyn Observer = &mut ();

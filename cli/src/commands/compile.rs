@@ -2,10 +2,10 @@
 
 use indicatif::ProgressBar;
 use llmc::{CompileOptions, Emit, Observer, Result, compile};
-use llmc_ir::DType;
+use llmc_passes::{Precision, Remark};
 
 use crate::{
-    args::{self, Compile, KvType},
+    args::{self, Compile},
     progress::Progress,
 };
 
@@ -24,11 +24,10 @@ pub fn run(args: &Compile) -> Result<()> {
         },
         target: Some(args.target.clone()),
         target_cpu: args.target_cpu.clone(),
-        kv: match args.kv {
-            KvType::Auto => None,
-            KvType::F32 => Some(DType::F32),
-            KvType::F16 => Some(DType::F16),
-            KvType::Bf16 => Some(DType::BF16),
+        precision: Precision {
+            quant: args.quant,
+            activations: args.activations,
+            kv: args.kv,
         },
         max_context: args.max_context,
         weights: args.model.weights.clone(),
@@ -51,6 +50,12 @@ pub fn run(args: &Compile) -> Result<()> {
         super::stdout::print(&module.to_string())?;
     }
     super::opt::tell(&outcome.passes, &args.passes);
+    if args.verbose && !args.passes.stats {
+        let notes = outcome.passes.remarks.iter();
+        for note in notes.filter(|r| matches!(r, Remark::Note { .. })) {
+            eprintln!("{note}");
+        }
+    }
     if args.passes.time_passes || args.verbose {
         for (phase, time) in &outcome.times {
             eprintln!("{:>9} {:8.1} ms", phase, time.as_secs_f64() * 1e3);

@@ -1,13 +1,15 @@
 //! `llmc inspect`: what a model is, before anything is compiled.
 //!
 //! In: a model as `compile` takes it; weights are looked at, not read, and may be missing. Out: a
-//! summary and a table of the weights, or one JSON object with the same facts.
+//! summary and a table of the weights, or one JSON object with the same facts. With `--quant` the
+//! weights are shown as `quantize-weights` leaves them, and what it has to say about each.
 
 use std::collections::BTreeMap;
 
 use llmc::Result;
 use llmc_frontend::{BuildOptions, Input, Kind, Model, ModelDir, Overrides};
 use llmc_ir::{Func, Module, Op};
+use llmc_passes::{Manager, Precision, Quant, Remark, pipeline};
 use serde_json::{Value, json};
 
 use super::{inspect_table, stdout};
@@ -23,14 +25,15 @@ pub fn run(args: &Inspect) -> Result<()> {
     let stored = args.model.weights.is_some() || dir.has_weights();
     // Weights made up have the types that the configuration names, and open no file.
     let random_weights = if stored { None } else { Some(0) };
-    let model = Model::build(
+    let mut model = Model::build(
         &dir,
         &BuildOptions {
             random_weights,
             ..BuildOptions::default()
         },
     )?;
-    let facts = facts(&dir, &model, stored);
+    let notes = quantise(&mut model.module, args.quant)?;
+    let facts = facts(&dir, &model, stored, (args.quant, &notes));
     let text = if args.json {
         format!("{facts}\n")
     } else {
@@ -39,8 +42,26 @@ pub fn run(args: &Inspect) -> Result<()> {
     stdout::print(&text)
 }
 
+/// Gives the weights the types that `compile` would; tells what was decided about each.
+fn quantise(module: &mut Module, quant: Quant) -> Result<Vec<String>> {
+    let precision = Precision {
+        quant,
+        ..Precision::default()
+    };
+    if quant == Quant::None {
+        return Ok(Vec::new());
+    }
+    let manager = Manager::new().stop_after("quantize-weights");
+    let report = manager.run(&pipeline::fused_in(precision), module)?;
+    let notes = report.remarks.iter().filter_map(|r| match r {
+        Remark::Note { at, what, .. } => Some(format!("{at}: {what}")),
+        Remark::Missed { .. } => None,
+    });
+    Ok(notes.collect())
+}
+
 /// Everything there is to tell, in the order of telling.
-fn facts(dir: &ModelDir, model: &Model, stored: bool) -> Value {
+fn facts(dir: &ModelDir, model: &Model, stored: bool, (quant, notes): (Quant, &[String])) -> Value {
     let module = &model.module;
     let (types, bytes) = types(module);
     let weights: Vec<Value> = module
@@ -89,6 +110,8 @@ fn facts(dir: &ModelDir, model: &Model, stored: bool) -> Value {
         "outputs": outputs(module),
         "weight_types": types,
         "weight_bytes": bytes,
+        "quant": quant.name(),
+        "quant_notes": notes,
         "weights_found": stored,
         "tokens": {"bos": tokens.bos, "eos": tokens.eos, "pad": tokens.pad},
         "tokenizer": tokenizer(dir),

@@ -66,7 +66,12 @@ pub fn table(facts: &Value) -> String {
         .map(|(k, v)| format!("{k:>10}  {v}\n"))
         .collect();
     out.push('\n');
-    out + &weight_rows(&facts["weights"])
+    out += &weight_rows(&facts["weights"]);
+    if list(&facts["quant_notes"]).next().is_some() {
+        out += &format!("\nquantised to {}:\n", text("quant"));
+        out.extend(list(&facts["quant_notes"]).map(|note| format!("  {}\n", word(note))));
+    }
+    out
 }
 
 /// A string without its quotes, `none` for null, else JSON.

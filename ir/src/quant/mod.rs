@@ -166,8 +166,9 @@ fn fit_all<T: Copy + Default, const N: usize>(fits: impl Iterator<Item = T>) -> 
     all
 }
 
-/// Writes d, dmin and the 12 bytes of scales and minima that [`scale_min`] reads; tells d and dmin.
-fn put_scales(block: &mut [u8], fits: &[(f32, f32); 8]) -> (f32, f32) {
+/// Writes d, dmin and the 12 bytes of scales and minima that [`scale_min`] reads, for codes of
+/// `0 … high`; tells d and dmin.
+fn put_scales(block: &mut [u8], values: &[f32], fits: &[(f32, f32); 8], high: f32) -> (f32, f32) {
     let most = |of: fn(&(f32, f32)) -> f32| fits.iter().map(of).fold(0.0, f32::max);
     let ((d_bytes, d), (m_bytes, dmin)) = (
         fit::f16(most(|f| f.0) / 63.0),
@@ -176,9 +177,14 @@ fn put_scales(block: &mut [u8], fits: &[(f32, f32); 8]) -> (f32, f32) {
     block[..2].copy_from_slice(&d_bytes);
     block[2..4].copy_from_slice(&m_bytes);
     let scales = &mut block[4..16];
-    for (j, (s, m)) in fits.iter().enumerate() {
-        let sc = fit::code(*s, fit::inverse(d), 0.0, 63.0) as u8;
-        let mn = fit::code(*m, fit::inverse(dmin), 0.0, 63.0) as u8;
+    for (j, values) in values.chunks_exact(32).enumerate() {
+        let near = (
+            fit::code(fits[j].0, fit::inverse(d), 0.0, 63.0),
+            fit::code(fits[j].1, fit::inverse(dmin), 0.0, 63.0),
+        );
+        let weight = fit::weight_of(values);
+        let (sc, mn) = fit::stored(values, (d, dmin), near, (0.0, 63.0), (0.0, high), weight);
+        let (sc, mn) = (sc as u8, mn as u8);
         if j < 4 {
             (scales[j], scales[j + 4]) = (sc, mn);
         } else {

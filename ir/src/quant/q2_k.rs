@@ -39,8 +39,12 @@ impl BlockFormat for Q2_K {
         block[80..82].copy_from_slice(&d_bytes);
         block[82..].copy_from_slice(&m_bytes);
         for (s, values) in sub().enumerate() {
-            let sc = fit::code(fits[s].0, fit::inverse(d), 0.0, 15.0);
-            let mn = fit::code(fits[s].1, fit::inverse(dmin), 0.0, 15.0);
+            let near = (
+                fit::code(fits[s].0, fit::inverse(d), 0.0, 15.0),
+                fit::code(fits[s].1, fit::inverse(dmin), 0.0, 15.0),
+            );
+            let weight = fit::weight_of(values);
+            let (sc, mn) = fit::stored(values, (d, dmin), near, (0.0, 15.0), (0.0, 3.0), weight);
             block[s] = sc as u8 | (mn as u8) << 4;
             let (h, j, start) = (s / 8, s % 8 / 2, s % 2 * 16);
             let q = &mut block[16 + 32 * h + start..][..16];

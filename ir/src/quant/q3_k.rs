@@ -36,7 +36,9 @@ impl BlockFormat for Q3_K {
         let (bytes, d) = fit::f16(fit::signed_max(&fits) / -32.0);
         block[108..].copy_from_slice(&bytes);
         for (s, values) in sub().enumerate() {
-            let sc = fit::code(fits[s], fit::inverse(d), -32.0, 31.0);
+            let near = (fit::code(fits[s], fit::inverse(d), -32.0, 31.0), 0.0);
+            let weight = |x: f32| x * x;
+            let (sc, _) = fit::stored(values, (d, 0.0), near, (-32.0, 31.0), (-4.0, 3.0), weight);
             let stored = (sc + 32.0) as u8;
             block[96 + s % 8] |= (stored & 15) << (4 * (s / 8));
             block[104 + s % 4] |= (stored >> 4) << (2 * (s / 4));

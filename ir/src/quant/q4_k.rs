@@ -35,7 +35,7 @@ impl BlockFormat for Q4_K {
         let tries = fit::Tries { first: -10, count: 20 };
         let sub = || values.chunks_exact(32);
         let fits: [(f32, f32); 8] = fit_all(sub().map(|v| fit::with_minimum(v, 15.0, &tries)));
-        let (d, dmin) = put_scales(block, &fits);
+        let (d, dmin) = put_scales(block, values, &fits, 15.0);
         for (j, values) in sub().enumerate() {
             let (sc, mn) = scale_min(&block[4..16], j);
             let (d, m) = (d * f32::from(sc), dmin * f32::from(mn));

@@ -36,7 +36,7 @@ impl BlockFormat for Q5_K {
         let tries = fit::Tries { first: -5, count: 15 };
         let sub = || values.chunks_exact(32);
         let fits: [(f32, f32); 8] = fit_all(sub().map(|v| fit::with_minimum(v, 31.0, &tries)));
-        let (d, dmin) = put_scales(block, &fits);
+        let (d, dmin) = put_scales(block, values, &fits, 31.0);
         for (j, values) in sub().enumerate() {
             let (sc, mn) = scale_min(&block[4..16], j);
             let (d, m) = (d * f32::from(sc), dmin * f32::from(mn));

@@ -36,7 +36,9 @@ impl BlockFormat for Q6_K {
         let (bytes, d) = fit::f16(fit::signed_max(&fits) / -128.0);
         block[208..].copy_from_slice(&bytes);
         for (s, values) in sub().enumerate() {
-            let sc = fit::code(fits[s], fit::inverse(d), -128.0, 127.0);
+            let near = (fit::code(fits[s], fit::inverse(d), -128.0, 127.0), 0.0);
+            let weight = |x: f32| x * x;
+            let (sc, _) = fit::stored(values, (d, 0.0), near, (-128.0, 127.0), (-32.0, 31.0), weight);
             block[192 + s] = sc as i8 as u8;
             let (h, j, start) = (s / 8, s % 8 / 2, s % 2 * 16);
             for (l, code) in (start..).zip(fit::codes(values, d * sc, 0.0, -32.0, 31.0)) {

@@ -40,8 +40,11 @@ pub struct Manifest {
     pub outputs: Vec<Output>,
     pub taps: Taps,
     pub kv: Vec<KvClass>,
-    /// Arithmetic of activations: `f32`.
+    /// What products read, the fewest bits of them: `f32`, `bf16`, `int8`.
     pub activations: String,
+    /// The quantisation that was asked for; `none`: the checkpoint's types.
+    #[serde(default)]
+    pub quant: String,
     pub tokens: SpecialTokens,
     pub generation: GenerationDefaults,
     /// Jinja source of the chat template, where the model has one.
