@@ -138,7 +138,7 @@ pub struct PassArgs {
 pub struct Opt {
     /// A module in text form; - reads standard input
     pub input: PathBuf,
-    /// Passes in order, separated by commas; default: the whole pipeline
+    /// Passes in order, separated by commas (`quantize-weights=q4_0` and alike choose); default: the whole pipeline
     #[arg(long, value_delimiter = ',')]
     pub passes: Option<Vec<String>>,
     #[command(flatten)]

@@ -75,8 +75,8 @@ fn part_name(module: &Module, class: &str, part: usize, parts: usize) -> String 
     names.find(|n| !taken(n)).unwrap_or_default()
 }
 
-/// Weights and states of the class that are stacked by slot.
-fn stacked_operands(module: &Module, class: usize) -> Vec<Operand> {
+/// Weights and states of the class that are stacked by slot, in the order of their first use.
+pub fn stacked_operands(module: &Module, class: usize) -> Vec<Operand> {
     let mut found = Vec::new();
     for o in module.funcs[class].body.iter().flat_map(|i| &i.operands) {
         let stacked = match o {

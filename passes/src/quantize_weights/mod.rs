@@ -17,10 +17,11 @@
 mod policy;
 mod role;
 
-use llmc_ir::{DType, Module, Op, WeightId};
+use llmc_ir::{DType, Module, Op, Operand, WeightId};
 
 use crate::{
-    Activations, Pass, PassError, Precision, Quant, Remarks, Stats, split_class::split_class,
+    Activations, Pass, PassError, Precision, Quant, Remarks, Stats,
+    split_class::{split_class, stacked_operands},
 };
 use policy::Tensor;
 use role::{Role, role};
@@ -158,16 +159,12 @@ impl QuantizeWeights {
 
 /// The weights of a class that are stacked by slot, in the order of their first use.
 fn stacked(module: &Module, class: usize) -> Vec<WeightId> {
-    let mut found = Vec::new();
-    for o in module.funcs[class].body.iter().flat_map(|i| &i.operands) {
-        if let llmc_ir::Operand::Weight(w) = o
-            && module.weights[w.index()].slots.is_some()
-            && !found.contains(w)
-        {
-            found.push(*w);
-        }
-    }
-    found
+    let weight = |o: Operand| match o {
+        Operand::Weight(w) => Some(w),
+        Operand::Value(_) | Operand::State(_) => None,
+    };
+    let operands = stacked_operands(module, class).into_iter();
+    operands.filter_map(weight).collect()
 }
 
 /// The slots of a class, in parts that agree in the types of all weights.
