@@ -1,7 +1,7 @@
 //! Byte pair encoding: characters, then merges by rank.
 //!
 //! In: a piece of text, the vocabulary, the merges: for each left id its right ids, ascending, each
-//! with the merge's rank and result. Out: tokens.
+//! with the merge's rank, which tells the result. Out: tokens.
 //! The order of merging, unknown characters, byte fallback, prefixes and suffixes follow the
 //! `tokenizers` crate step by step; merges left out at random (dropout) do not exist here.
 
@@ -34,8 +34,8 @@ struct Merges<'a> {
 }
 
 impl Merges<'_> {
-    /// Rank and result of a pair.
-    fn get(&self, left: u32, right: u32) -> Option<(u32, u32)> {
+    /// Rank of a pair.
+    fn rank(&self, left: u32, right: u32) -> Option<u32> {
         let left = left as usize;
         let start = self.starts.get(left)? as usize;
         let end = self.starts.get(left + 1)? as usize;
@@ -43,7 +43,12 @@ impl Merges<'_> {
         if at >= end || self.rights.get(at)? != right {
             return None;
         }
-        Some((self.ranks.get(at)?, self.results.get(at)?))
+        self.ranks.get(at)
+    }
+
+    /// What the pair of this rank becomes.
+    fn result(&self, rank: u32) -> Option<u32> {
+        self.results.get(rank as usize)
     }
 }
 
@@ -86,38 +91,40 @@ impl Word {
     /// Merges the pair of lowest rank, the leftmost of equals, until none is left.
     fn merge(&mut self, merges: &Merges<'_>) {
         let symbols = &mut self.0;
-        let mut queue: BinaryHeap<Reverse<(u32, usize, u32)>> = symbols
+        // Rank and place in one number, so that the queue is small and quick to compare.
+        let entry = |left: u32, right: u32, at: usize| {
+            let rank = merges.rank(left, right)?;
+            Some(Reverse(u64::from(rank) << 32 | at as u64))
+        };
+        let mut queue: BinaryHeap<Reverse<u64>> = symbols
             .windows(2)
             .enumerate()
-            .filter_map(|(at, pair)| {
-                let (rank, result) = merges.get(pair[0].id, pair[1].id)?;
-                Some(Reverse((rank, at, result)))
-            })
+            .filter_map(|(at, pair)| entry(pair[0].id, pair[1].id, at))
             .collect();
-        while let Some(Reverse((_, at, result))) = queue.pop() {
+        while let Some(Reverse(next)) = queue.pop() {
+            let at = (next & u64::from(u32::MAX)) as usize;
+            let result = merges.result((next >> 32) as u32);
             let left = symbols[at];
             let Some(next) = left.after.filter(|_| left.len > 0) else {
                 continue;
             };
             let right = symbols[next];
             // The pair may have changed since it was queued.
-            if merges.get(left.id, right.id).map(|(_, r)| r) != Some(result) {
+            let rank = merges.rank(left.id, right.id);
+            let Some(result) = result.filter(|_| rank.and_then(|r| merges.result(r)) == result)
+            else {
                 continue;
-            }
+            };
             symbols[at].id = result;
             symbols[at].len += right.len;
             symbols[at].after = right.after;
             symbols[next].len = 0;
             if let Some(after) = right.after {
                 symbols[after].before = Some(at);
-                if let Some((rank, merged)) = merges.get(result, symbols[after].id) {
-                    queue.push(Reverse((rank, at, merged)));
-                }
+                queue.extend(entry(result, symbols[after].id, at));
             }
-            if let Some(before) = left.before
-                && let Some((rank, merged)) = merges.get(symbols[before].id, result)
-            {
-                queue.push(Reverse((rank, before, merged)));
+            if let Some(before) = left.before {
+                queue.extend(entry(symbols[before].id, result, before));
             }
         }
         symbols.retain(|s| s.len > 0);
@@ -166,6 +173,9 @@ impl<'a> Bpe<'a> {
 
     /// The text's characters as tokens: their own, else their bytes', else the unknown one.
     fn characters(&self, text: &str) -> tokenizers::Result<Word> {
+        if u32::try_from(text.len()).is_err() {
+            return Err("a piece of it has more than four gigabytes".into());
+        }
         let s = &self.settings;
         let mut word = Word(Vec::with_capacity(text.len()));
         // Length of the unknown text that is not in the word yet.

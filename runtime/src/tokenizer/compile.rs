@@ -170,6 +170,7 @@ fn write_merges(
         })
     };
     let mut table = Vec::with_capacity(merges.len());
+    let mut results = Vec::with_capacity(merges.len());
     let lines = merges.iter().filter_map(|merge| match merge {
         Merge::Pair(left, right) => Some(Some((left.as_str(), right.as_str()))),
         Merge::Line(line) if line.starts_with("#version") => None,
@@ -179,14 +180,14 @@ fn write_merges(
         let (left, right) = pair.ok_or_else(|| wrong(format!("merge {rank} is no pair")))?;
         let rest = right.get(prefix..);
         let rest = rest.ok_or_else(|| wrong(format!("`{right}` lacks the subword prefix")))?;
-        let merged = id(&format!("{left}{rest}"))?;
-        table.push(((id(left)?, id(right)?), rank, merged));
+        results.push(id(&format!("{left}{rest}"))?);
+        table.push(((id(left)?, id(right)?), rank));
     }
-    table.sort_unstable_by_key(|&(pair, rank, _)| (pair, Reverse(rank)));
-    table.dedup_by_key(|(pair, ..)| *pair);
+    table.sort_unstable_by_key(|&(pair, rank)| (pair, Reverse(rank)));
+    table.dedup_by_key(|(pair, _)| *pair);
     let lefts = ids.values().max().map_or(0, |&id| id + 1);
     let mut starts = vec![0u32; lefts as usize + 1];
-    for ((left, _), ..) in &table {
+    for ((left, _), _) in &table {
         starts[*left as usize + 1] += 1;
     }
     for i in 1..starts.len() {
@@ -195,7 +196,7 @@ fn write_merges(
     writer.set_words(Part::MergeStarts, starts);
     writer.set_words(Part::MergeRights, table.iter().map(|t| t.0.1));
     writer.set_words(Part::MergeRanks, table.iter().map(|t| t.1));
-    writer.set_words(Part::MergeResults, table.iter().map(|t| t.2));
+    writer.set_words(Part::MergeResults, results);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(super) enum Part {
     TokenText,
     /// Trie from a token's text to its id.
     Vocabulary,
-    /// BPE: merges of each left id, by right id; ranks; the merged ids.
+    /// BPE: merges of each left id, by right id; their ranks; by rank, the merged ids.
     MergeStarts,
     MergeRights,
     MergeRanks,
