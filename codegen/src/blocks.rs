@@ -4,10 +4,10 @@
 //! - Rows go in *strips* of 32, a strip in two *halves* of 16 rows. K goes in *units* of 64 or 256
 //!   elements. A strip is its units in order of K, each as half 0 and half 1, so that a thread
 //!   which owns some strips reads one sequential stream.
-//! - A half unit is, 64-byte aligned: the low bits of the codes, their high bits, packed scales
-//!   (dwords), f16 scales. In vectors of 64 bytes byte `4 r + j` belongs to row r; the codes of
-//!   *group* g are elements `4 g + j`. With `low` bits there are `8 / low` groups in a vector, the
-//!   first in the lowest bits; likewise `high`.
+//! - A half unit is, 64-byte aligned: packed scales (dwords), f16 scales, then for each 32 elements
+//!   of K the low bits of their codes and the high bits. In vectors of 64 bytes byte `4 r + j`
+//!   belongs to row r; the codes of *group* g are elements `4 g + j`. With `low` bits there are
+//!   `8 / low` groups in a vector, the first in the lowest bits; likewise `high`.
 //! - The scale bytes are the source's own, so a format costs what it costs in GGUF, but for
 //!   padding: rows to strips, K to units (zero codes and scales), half units to 64 bytes.
 //! - Int8 rows have their f32 scales behind the strip's last unit.
@@ -161,25 +161,27 @@ impl Blocks {
         }
     }
 
-    /// Where in a half unit the high bits are.
-    pub const fn high_at(&self) -> i64 {
-        HALF * self.unit * self.low / 8
-    }
-
-    /// Where in a half unit packed scales are.
-    pub const fn dwords_at(&self) -> i64 {
-        self.high_at() + HALF * self.unit * self.high / 8
-    }
-
-    /// Where in a half unit f16 scales are: block after block, its numbers in turn, 16 rows each.
+    /// Where in a half unit f16 scales are, behind the packed ones: block after block, its numbers
+    /// in turn, 16 rows each.
     pub const fn halves_at(&self) -> i64 {
-        self.dwords_at() + self.dwords() * VECTOR
+        self.dwords() * VECTOR
+    }
+
+    /// Where in a half unit the codes of elements `32 i …` are: low bits.
+    pub const fn low_at(&self, i: i64) -> i64 {
+        let scales = self.halves_at() + self.unit / self.block * self.halves() * HALVES;
+        let codes = (scales + VECTOR - 1) / VECTOR * VECTOR;
+        codes + i * (self.low + self.high) * VECTOR
+    }
+
+    /// Where in a half unit the codes of elements `32 i …` are: high bits.
+    pub const fn high_at(&self, i: i64) -> i64 {
+        self.low_at(i) + self.low * VECTOR
     }
 
     /// Bytes of a half unit.
     pub const fn half_bytes(&self) -> i64 {
-        let bytes = self.halves_at() + self.unit / self.block * self.halves() * HALVES;
-        (bytes + VECTOR - 1) / VECTOR * VECTOR
+        self.low_at(self.unit / 32)
     }
 
     /// Units of a row of `cols` elements.

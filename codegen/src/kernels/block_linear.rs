@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Most rows of the path for few.
-const FEW_ROWS: i64 = 4;
+const FEW_ROWS: i64 = 8;
 /// Rows of a work unit of the path for many: a multiple of every level's tile.
 const UNIT_ROWS: i64 = TILE_ROWS;
 /// Rows whose sums are in scratch at a time.
@@ -232,11 +232,19 @@ impl BlockLinear {
                 let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, block)).collect();
                 let w = b.at(w, unit, 2 * form.half_bytes());
                 let halves = [w, b.offset(w, form.half_bytes())];
-                for part in 0..form.parts() {
-                    let at = part * form.part;
-                    let mut weights = Packed { form, halves, part };
-                    let (block, part) = (at / BLOCK, at % BLOCK / form.part);
-                    products.part(b, &rows, block, part, 2, &mut sums, &mut weights);
+                // One row goes through the halves one after another, in the order of memory; more
+                // share what they read of x.
+                let together = if rows.len() == 1 { 1 } else { 2 };
+                for (halves, sums) in halves
+                    .chunks(together)
+                    .zip(sums.chunks_mut(together * rows.len()))
+                {
+                    for part in 0..form.parts() {
+                        let at = part * form.part;
+                        let mut weights = Packed { form, halves, part };
+                        let (block, part) = (at / BLOCK, at % BLOCK / form.part);
+                        products.part(b, &rows, block, part, together, sums, &mut weights);
+                    }
                 }
                 sums
             });
@@ -366,7 +374,7 @@ impl BlockLinear {
 /// A part of two half units as packed.
 struct Packed<'a> {
     form: &'a Blocks,
-    halves: [Value; 2],
+    halves: &'a [Value],
     part: i64,
 }
 

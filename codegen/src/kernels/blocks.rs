@@ -11,6 +11,8 @@ use crate::{
 
 /// Bytes of a vector.
 const VECTOR: i64 = 64;
+/// Groups of 32 elements.
+const GROUPS: i64 = 8;
 /// Bytes of 16 × f16.
 const HALVES: i64 = 32;
 
@@ -41,12 +43,14 @@ impl Blocks {
 
     /// The codes of group `group` of the half unit at `p`.
     pub(super) fn load_group(&self, b: &mut KernelBuilder<'_>, p: Value, group: i64) -> Value {
-        let low = bits(b, p, group, self.low, 0);
+        let (block, group) = (group / GROUPS, group % GROUPS);
+        let at = b.offset(p, self.low_at(block));
+        let low = bits(b, at, group, self.low, 0);
         if self.high == 0 {
             return low;
         }
-        let p = b.offset(p, self.high_at());
-        let high = bits(b, p, group, self.high, self.low);
+        let at = b.offset(p, self.high_at(block));
+        let high = bits(b, at, group, self.high, self.low);
         b.or(low, high)
     }
 
@@ -58,14 +62,13 @@ impl Blocks {
         part: i64,
     ) -> (Value, Option<Value>) {
         let numbers = b.offset(p, self.halves_at());
-        let packed = b.offset(p, self.dwords_at());
         let half = |b: &mut KernelBuilder<'_>, i: i64| {
             let p = b.offset(numbers, i * HALVES);
             b.load_float(Elem::F16, p)
         };
         // `count` bits at `shift` of byte `byte` of each row.
         let field = |b: &mut KernelBuilder<'_>, byte: i64, shift: i64, count: u32| {
-            let p = b.offset(packed, byte / 4 * VECTOR);
+            let p = b.offset(p, byte / 4 * VECTOR);
             let v = b.load_bytes(p);
             let v = b.dwords(v);
             let v = b.shr(v, (byte % 4 * 8 + shift) as u32);
@@ -111,7 +114,7 @@ impl Blocks {
                 (times(b, d, sc), Some(times(b, dmin, mn)))
             }
             Scales::Bytes => {
-                let p = b.offset(packed, part / 4 * VECTOR);
+                let p = b.offset(p, part / 4 * VECTOR);
                 let v = b.load_bytes(p);
                 let v = b.dwords(v);
                 let v = b.shl(v, (24 - part % 4 * 8) as u32);

@@ -183,21 +183,23 @@ fn pack_blocks(format: Format, rows: &[Option<&[u8]>], out: &mut [u8]) {
                     to.copy_from_slice(&source[*from..from + 2]);
                 }
                 for (d, dword) in source[layout.scales.clone()].chunks_exact(4).enumerate() {
-                    let at = form.dwords_at() as usize + 64 * d + 4 * lane;
+                    let at = 64 * d + 4 * lane;
                     to[at..at + 4].copy_from_slice(dword);
                 }
             }
-            let codes = &codes[..unit];
-            let (low, high) = to.split_at_mut(form.high_at() as usize);
-            match form.low {
-                2 => planes::<2>(codes, 0, lane, low),
-                4 => planes::<4>(codes, 0, lane, low),
-                _ => planes::<8>(codes, 0, lane, low),
-            }
-            match form.high {
-                0 => {}
-                1 => planes::<1>(codes, form.low, lane, high),
-                _ => planes::<2>(codes, form.low, lane, high),
+            for (i, codes) in codes[..unit].chunks_exact(32).enumerate() {
+                let (low, high) = (form.low_at(i as i64), form.high_at(i as i64));
+                let (low, high) = (&mut to[low as usize..], high as usize);
+                match form.low {
+                    2 => planes::<2>(codes, 0, lane, low),
+                    4 => planes::<4>(codes, 0, lane, low),
+                    _ => planes::<8>(codes, 0, lane, low),
+                }
+                match form.high {
+                    0 => {}
+                    1 => planes::<1>(codes, form.low, lane, &mut to[high..]),
+                    _ => planes::<2>(codes, form.low, lane, &mut to[high..]),
+                }
             }
         }
     }
