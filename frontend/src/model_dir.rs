@@ -152,7 +152,8 @@ fn name(input: &Input) -> String {
             .canonicalize()
             .ok()
             .and_then(|f| f.file_name().map(|n| n.to_owned())),
-        Input::Config(file) | Input::Gguf(file) => file.file_stem().map(|stem| stem.to_owned()),
+        Input::Config(file) => file.file_stem().map(|stem| stem.to_owned()),
+        Input::Gguf(file) => Gguf::model_name(file).map(Into::into),
     };
     stem.map_or_else(
         || "model".to_owned(),

@@ -1,6 +1,9 @@
 //! What a family means: its module, run by the reference evaluator, gives what transformers gives.
 
 mod common;
+#[allow(dead_code)]
+#[path = "../../tests/src/gguf.rs"]
+mod gguf;
 
 use common::golden;
 use llmc_frontend::weights::safetensors::SafetensorsFile;
@@ -154,6 +157,55 @@ fn encoders() {
         let compared = check(case, &golden("models").join(case));
         assert!(compared >= 7, "{case}: {compared} outputs compared");
     }
+}
+
+#[test]
+fn gguf_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in [
+        "bert_base",
+        "gemma3_text",
+        "llama2_gqa",
+        "llama3_rope",
+        "llama_linear_rope",
+        "llama_yarn_rope",
+        "mistral_swa",
+        "qwen2",
+    ] {
+        let path = folder.path().join(format!("{case}.gguf"));
+        let model = golden("models").join(case);
+        gguf::Gguf::of_golden(&model, gguf::Elements::F32).write(&path);
+        let compared = check(case, &path);
+        // The converter drops BERT's pooler.
+        let expected = if case == "bert_base" { 5 } else { 7 };
+        assert!(compared >= expected, "{case}: {compared} outputs compared");
+    }
+}
+
+#[test]
+fn gguf_files_pool_sentences() {
+    let folder = common::copy_of("bert_base");
+    common::add_sentence_modules(folder.path(), 24);
+    let path = folder.path().join("model.gguf");
+    let mut file = gguf::Gguf::of_golden(folder.path(), gguf::Elements::F32);
+    file.set("bert.pooling_type", gguf::Value::U32(1));
+    file.write(&path);
+    let outputs = [folder.path(), &path].map(|input| {
+        let input = Input::resolve(input.to_str().unwrap()).unwrap();
+        let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
+        let model = Model::build(&dir, &BuildOptions::default()).unwrap();
+        let mut evaluator = Evaluator::new(&model.module, &model.weights).unwrap();
+        let batch = Batch {
+            rows: 1,
+            len: 4,
+            ids: vec![2, 17, 30, 3],
+            mask: None,
+            types: None,
+        };
+        let found = infer(&mut evaluator, &batch, &InferOptions::default()).unwrap();
+        found.tensors["sentence_embedding"].data.clone()
+    });
+    assert_eq!(outputs[0], outputs[1]);
 }
 
 #[test]

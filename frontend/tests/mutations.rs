@@ -3,6 +3,9 @@
 //! Seeded and bounded; a failure names the file and the seed.
 
 mod common;
+#[allow(dead_code)]
+#[path = "../../tests/src/gguf.rs"]
+mod gguf;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -184,6 +187,86 @@ fn tokenizers_of_every_kind() {
                 start.elapsed() < Duration::from_secs(10),
                 "{name}, seed {seed}"
             );
+        }
+    }
+}
+
+/// Numbers at which arithmetic goes wrong.
+const NUMBERS: [u64; 16] = [
+    0,
+    1,
+    4,
+    9,
+    13,
+    31,
+    33,
+    255,
+    65_535,
+    1 << 31,
+    u32::MAX as u64,
+    1 << 32,
+    1 << 61,
+    i64::MAX as u64,
+    1 << 63,
+    u64::MAX,
+];
+
+/// Damages the first `limit` bytes of a binary header.
+fn mutate_binary(bytes: &mut Vec<u8>, limit: usize, random: &mut Random) {
+    for _ in 0..=random.below(3) {
+        let limit = limit.min(bytes.len());
+        let at = random.below(limit);
+        match random.below(8) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..(at + random.below(16)).min(limit))),
+            3 => {
+                let part = bytes[at..(at + random.below(64)).min(limit)].to_vec();
+                bytes.splice(at..at, part);
+            }
+            _ => {
+                let number = NUMBERS[random.below(NUMBERS.len())].to_le_bytes();
+                let width = [1, 4, 8][random.below(3)].min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&number[..width]);
+            }
+        }
+        if bytes.is_empty() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn gguf_headers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let open = || {
+        let dir = ModelDir::open(&Input::Gguf(path.clone()), &Overrides::default()).ok()?;
+        Model::build(&dir, &BuildOptions::default()).ok()
+    };
+    for arch in ["bert", "gemma3", "llama", "qwen2"] {
+        for (round, ty) in [(1, 1, 2), (8, 32, 34)].into_iter().enumerate() {
+            let (header, original) = gguf::Gguf::tiny(arch, ty).bytes();
+            std::fs::write(&path, &original).unwrap();
+            assert!(open().is_some(), "{arch}");
+            for seed in 1..=1000u64 {
+                let seed = (seed + 1000 * round as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let mut bytes = original.clone();
+                mutate_binary(&mut bytes, header, &mut Random(seed));
+                std::fs::write(&path, &bytes).unwrap();
+                let start = Instant::now();
+                let result = catch_unwind(AssertUnwindSafe(open));
+                let what = format!("{arch}, seed {seed:#x}");
+                assert!(
+                    start.elapsed() < Duration::from_secs(10),
+                    "{what}: {:?}",
+                    start.elapsed()
+                );
+                if let Some(model) = result.unwrap_or_else(|_| panic!("{what}: panicked")) {
+                    let violations = llmc_ir::verify(&model.module);
+                    assert!(violations.is_empty(), "{what}: {}", violations[0]);
+                }
+            }
         }
     }
 }

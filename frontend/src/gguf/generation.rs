@@ -55,11 +55,12 @@ impl Gguf {
                 }
             }
         }
+        let pad = metadata.optional_count(&format!("{PREFIX}padding_token_id"), 0..=u32::MAX)?;
         Ok(Generation {
             bos: id("bos")?,
             eos,
-            // Old files say −1 or one past the vocabulary for a model without padding, as old configurations do.
-            pad: id("padding").ok().flatten(),
+            // One past the vocabulary means that there is none.
+            pad: pad.filter(|id| *id < vocabulary),
             ..Generation::default()
         })
     }

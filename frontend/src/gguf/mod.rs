@@ -34,9 +34,11 @@ use indexmap::IndexMap;
 pub use ggml_type::GgmlType;
 pub use source::GgufWeights;
 
-use crate::error::{Excerpt, Problem, Result};
+use crate::error::{Problem, Result};
 use file::{GgufFile, Tensor};
 use metadata::Metadata;
+
+const VERSION: &str = "general.quantization_version";
 
 /// An opened model.
 #[derive(Debug)]
@@ -61,13 +63,25 @@ impl Gguf {
             }
         }
         let gguf = Self { files, tensors };
-        if let Some(kind) = gguf.metadata().optional_text("general.type")?
-            && kind != "model"
+        let metadata = gguf.metadata();
+        if metadata
+            .optional_text("general.type")?
+            .is_some_and(|kind| kind != "model")
         {
-            let what = format!("found \"{}\", supported is \"model\"", Excerpt(kind));
-            return Err(gguf.metadata().problem("general.type", what).unsupported());
+            return Err(metadata.refuse("general.type", "\"model\""));
+        }
+        // The layout of blocks.
+        let version = metadata.optional_count(VERSION, 0..=u32::MAX)?;
+        if version.is_some_and(|version| version != 2) {
+            return Err(metadata.refuse(VERSION, "2"));
         }
         Ok(gguf)
+    }
+
+    /// What a model is called after its file, or after the first of its files.
+    pub fn model_name(path: &Path) -> Option<String> {
+        let stem = path.file_stem()?.to_string_lossy().into_owned();
+        Some(parts::stem_of_any(&stem).map_or(stem.clone(), str::to_owned))
     }
 
     /// Whether a file begins as GGUF does.

@@ -74,13 +74,25 @@ fn disagrees(file: &GgufFile, key: &str, expected: u32) -> FrontendError {
         .wrong(key, format_args!("{expected}, as the file's name says"))
 }
 
-/// What stands before `-00001-of-00005.gguf`.
+/// What stands before `-00001-of-00005.gguf` in the name of a part of so many.
 fn stem(path: &Path, count: u32) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    let rest = name.strip_suffix(&format!("-of-{count:05}.gguf"))?;
-    let (stem, number) = rest.rsplit_once('-')?;
-    let number: u32 = (number.len() == 5).then(|| number.parse().ok())??;
-    (1..=count).contains(&number).then(|| stem.to_owned())
+    let name = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
+    let is_one = name.ends_with(&format!("-of-{count:05}"));
+    let stem = is_one.then(|| stem_of_any(name))??;
+    Some(stem.to_owned())
+}
+
+/// What stands before `-00001-of-00005`.
+pub fn stem_of_any(name: &str) -> Option<&str> {
+    let number = |text: &str| -> Option<u32> {
+        let is_number = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().ok())?
+    };
+    let (rest, count) = name.rsplit_once("-of-")?;
+    let (stem, part) = rest.rsplit_once('-')?;
+    (1..=number(count)?)
+        .contains(&number(part)?)
+        .then_some(stem)
 }
 
 #[cfg(test)]

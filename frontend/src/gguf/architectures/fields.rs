@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
-use super::uniform;
+use super::{uniform, uniform_count};
 use crate::config::Config;
 use crate::error::{FrontendError, Result};
 use crate::gguf::Gguf;
@@ -136,13 +136,21 @@ impl<'g> Fields<'g> {
     fn head_dimensions(&mut self) -> Result<()> {
         const RANGE: std::ops::RangeInclusive<u32> = 1..=limits::WIDTH;
         let metadata = self.metadata();
-        let (width, heads) = (
-            self.key("embedding_length"),
-            self.key("attention.head_count"),
-        );
-        let share = metadata.count_or(&width, RANGE, 1)? / metadata.count_or(&heads, RANGE, 1)?;
-        let key_length = self.key("attention.key_length");
-        let dim = metadata.count_or(&key_length, RANGE, share)?;
+        let [width, heads, key_length] = [
+            "embedding_length",
+            "attention.head_count",
+            "attention.key_length",
+        ]
+        .map(|key| self.key(key));
+        let width = uniform_count(metadata, &width)?;
+        let heads = uniform_count(metadata, &heads)?;
+        let share = width
+            .zip(heads)
+            .and_then(|(width, heads)| width.checked_div(heads));
+        // Without them the family says what is missing.
+        let Some(dim) = metadata.optional_count(&key_length, RANGE)?.or(share) else {
+            return Ok(());
+        };
         for key in ["attention.value_length", "rope.dimension_count"] {
             let key = self.key(key);
             if metadata

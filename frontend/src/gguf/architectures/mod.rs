@@ -8,11 +8,7 @@
 //!
 //! Not here: the families themselves (`models`), reading the tensors (`source`).
 
-mod bert;
 mod fields;
-mod gemma3;
-mod llama;
-mod qwen2;
 
 pub use fields::Fields;
 
@@ -43,6 +39,8 @@ pub struct Architecture {
 
 macro_rules! architectures {
     ($($module:ident)*) => {
+        $(mod $module;)*
+
         /// All architectures, alphabetical.
         pub const ARCHITECTURES: &[Architecture] = &[$($module::ARCHITECTURE),*];
     };

@@ -8,6 +8,7 @@ use super::vocabulary::Vocabulary;
 use crate::error::{Excerpt, Result};
 
 const PRE: &str = "tokenizer.ggml.pre";
+const PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// The `tokenizer.json`.
@@ -18,6 +19,9 @@ pub fn write(tokens: &Vocabulary) -> Result<Value> {
         let problem = metadata.problem(PRE, "missing, expected the name of a pre-tokenizer");
         return Err(problem.help(help).input());
     };
+    if metadata.optional_flag(PREFIX)? == Some(true) {
+        return Err(metadata.refuse(PREFIX, "false"));
+    }
     let pre = PreTokenizer::find(name).map_err(|names| metadata.refuse(PRE, names))?;
     let text = |id: u32| tokens.text(id);
     let byte_level = |trim_offsets: bool| {

@@ -42,14 +42,13 @@ const ROLES: [(&str, &str); 7] = [
 ];
 
 /// Keys that are read here or by the parts, and those that change no tokens.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 35] = [
     "tokenizer.chat_template",
     "tokenizer.chat_templates",
     "tokenizer.ggml.add_bos_token",
     "tokenizer.ggml.add_eos_token",
     "tokenizer.ggml.add_sep_token",
     "tokenizer.ggml.add_space_prefix",
-    "tokenizer.ggml.added_tokens",
     "tokenizer.ggml.bos_token_id",
     "tokenizer.ggml.cls_token_id",
     "tokenizer.ggml.eom_token_id",
@@ -125,9 +124,8 @@ fn check_keys(metadata: &Metadata) -> Result<()> {
 fn specials(tokens: &Vocabulary) -> Result<Vec<Special>> {
     let mut special = Vec::new();
     for (role, key) in ROLES {
-        // A pad token may be past the vocabulary, which means none.
         let id = match role {
-            "pad" => tokens.id(key).ok().flatten(),
+            "pad" => tokens.pad(key)?,
             _ => tokens.id(key)?,
         };
         if let Some(id) = id {

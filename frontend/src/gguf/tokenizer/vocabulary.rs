@@ -125,6 +125,12 @@ impl<'g> Vocabulary<'g> {
         self.metadata.optional_count(key, 0..=last)
     }
 
+    /// The id at the key of the token that fills rows; one past the vocabulary means that there is none.
+    pub fn pad(&self, key: &str) -> Result<Option<u32>> {
+        let id = self.metadata.optional_count(key, 0..=u32::MAX)?;
+        Ok(id.filter(|id| (*id as usize) < self.tokens.len()))
+    }
+
     /// The text of a token as it stands in the file.
     pub fn token(&self, id: u32) -> &'g str {
         self.tokens.get(id as usize).copied().unwrap_or_default()
