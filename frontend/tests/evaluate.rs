@@ -2,7 +2,7 @@
 
 mod common;
 #[allow(dead_code)]
-#[path = "../../tests/src/gguf.rs"]
+#[path = "../../tests/src/gguf/mod.rs"]
 mod gguf;
 
 use common::golden;

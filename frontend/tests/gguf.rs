@@ -2,7 +2,7 @@
 
 mod common;
 #[allow(dead_code)]
-#[path = "../../tests/src/gguf.rs"]
+#[path = "../../tests/src/gguf/mod.rs"]
 mod gguf;
 
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn text(model: &Model) -> String {
         .replace(", offset = 1", "")
 }
 
-fn whole(model: &Model, tensor: &str) -> Vec<u8> {
+fn whole_tensor(model: &Model, tensor: &str) -> Vec<u8> {
     let info = model.weights.info(tensor).unwrap();
     let (columns, rows) = info.dims.split_last().unwrap();
     let rows: u64 = rows.iter().map(|dim| u64::from(*dim)).product();
@@ -71,7 +71,7 @@ fn golden_models() {
         assert_eq!(model.max_context, own.max_context, "{case}");
         for tensor in model.weights.names() {
             let is_norm = case == "gemma3_text" && tensor.ends_with("norm.weight");
-            let (found, expected) = (whole(&model, tensor), whole(&own, tensor));
+            let (found, expected) = (whole_tensor(&model, tensor), whole_tensor(&own, tensor));
             if is_norm {
                 let floats = |bytes: &[u8]| llmc_ir::source::to_f32(llmc_ir::DType::F32, bytes);
                 let expected: Vec<f32> = floats(&expected).iter().map(|x| x + 1.0).collect();
@@ -106,7 +106,7 @@ fn rows_are_read_piece_by_piece() {
     let (_folder, path) = written("llama2_gqa", Elements::F16);
     let (_, model) = open(&path);
     let tensor = "model.layers.1.self_attn.k_proj.weight";
-    let bytes = whole(&model, tensor);
+    let bytes = whole_tensor(&model, tensor);
     for size in [1, 7, 48, 100] {
         let mut pieces = Vec::new();
         for start in (0..bytes.len()).step_by(size) {
@@ -250,4 +250,87 @@ fn tokenizers_of_golden_texts() {
             }
         }
     }
+}
+
+#[test]
+fn models_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Gguf::of_golden(&golden("models").join("qwen2"), Elements::F32);
+    let whole = folder.path().join("whole.gguf");
+    file.write(&whole);
+    let (_, whole) = open(&whole);
+    for path in file.write_parts(folder.path(), "m", 4) {
+        let (dir, model) = open(&path);
+        assert_eq!(dir.name, "m");
+        assert_eq!(text(&model), text(&whole));
+        for tensor in model.weights.names() {
+            assert_eq!(
+                whole_tensor(&model, tensor),
+                whole_tensor(&whole, tensor),
+                "{tensor}"
+            );
+        }
+    }
+}
+
+#[test]
+fn weights_and_tokenizer_of_a_file_beside_a_configuration() {
+    for case in ["gemma3_text", "llama2_gqa"] {
+        let (_folder, path) = written(case, Elements::F32);
+        let overrides = Overrides {
+            weights: Some(path.clone()),
+            tokenizer: Some(path.clone()),
+        };
+        let config = Input::Config(golden("models").join(case).join("config.json"));
+        let dir = ModelDir::open(&config, &overrides).unwrap();
+        let model = Model::build(&dir, &BuildOptions::default()).unwrap();
+        let (_, of_file) = open(&path);
+        assert_eq!(text(&model), text(&of_file), "{case}");
+        assert_eq!(dir.tokenizer.unwrap().file, path);
+    }
+}
+
+#[test]
+fn a_head_that_is_a_copy_of_the_token_table_is_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut file = Gguf::tiny("qwen2", (1, 1, 2));
+    let mut head = file.tensor("token_embd.weight").clone();
+    head.name = b"output.weight".into();
+    file.tensors.push(head);
+    let heads = |path: &Path| {
+        let (_, model) = open(path);
+        model
+            .weights
+            .names()
+            .filter(|name| *name == "lm_head.weight")
+            .count()
+    };
+    file.write(&path);
+    assert_eq!(heads(&path), 0);
+    file.tensor("output.weight").data[3] = 1;
+    file.write(&path);
+    assert_eq!(heads(&path), 1);
+}
+
+#[test]
+fn magic_tells_where_the_name_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sha256-0123");
+    Gguf::tiny("llama", (1, 1, 2)).write(&path);
+    assert_eq!(open(&path).0.name, "sha256-0123");
+}
+
+#[test]
+fn random_weights_need_no_data() {
+    let (_folder, path) = written("gemma3_text", Elements::F32);
+    let input = Input::resolve(path.to_str().unwrap()).unwrap();
+    let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
+    let options = BuildOptions {
+        random_weights: Some(1),
+        ..BuildOptions::default()
+    };
+    // Made-up norms are those of the family, whatever the file holds.
+    let module = Model::build(&dir, &options).unwrap().module.to_string();
+    assert!(module.contains("offset = 1"), "{module}");
 }

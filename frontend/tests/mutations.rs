@@ -3,8 +3,8 @@
 //! Seeded and bounded; a failure names the file and the seed.
 
 mod common;
-#[allow(dead_code)]
-#[path = "../../tests/src/gguf.rs"]
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/src/gguf/mod.rs"]
 mod gguf;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use llmc_tests::{
     binaries::{self, Compiled},
+    gguf::{Elements, Gguf},
     golden::{self, Case, Data, Tensor, Tensors},
     model_copy,
 };
@@ -193,6 +194,38 @@ fn gemma3() {
 #[test]
 fn encoders() {
     check(&["bert_base", "mpnet_base"]);
+}
+
+/// The golden models as GGUF files.
+#[test]
+fn gguf() {
+    let mut problems = Vec::new();
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "bert_base",
+        "gemma3_text",
+        "llama2_gqa",
+        "llama3_rope",
+        "mistral_swa",
+        "qwen2",
+    ] {
+        let mut case = golden::cases(&[name]).remove(0);
+        // The converter drops BERT's pooler.
+        case.tensors
+            .retain(|name, _| !name.ends_with("pooler_output"));
+        let path = folder.path().join(format!("{name}.gguf"));
+        Gguf::of_golden(&case.dir, Elements::F32).write(&path);
+        let model = binaries::compile(&path, &[]);
+        scenario(&case, &model, "single", &mut problems);
+        scenario(&case, &model, "batch", &mut problems);
+        for elements in [Elements::F16, Elements::BF16] {
+            Gguf::of_golden(&case.dir, elements).write(&path);
+            let model = binaries::compile(&path, &["--target-cpu", "x86-64-v3"]);
+            let (exe, input) = (model.exe.to_str().unwrap(), path.to_str().unwrap());
+            binaries::ok(&binaries::llmc(), &["verify", exe, "--against", input]);
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 /// With a sentence-transformers description of how to pool, the golden's embedding comes out.

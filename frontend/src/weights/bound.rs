@@ -361,10 +361,13 @@ impl Mismatches {
         if self.differing == 0
             && let Some(first) = source.names().first()
         {
+            let first = source
+                .stored_name(first)
+                .unwrap_or_else(|| (*first).to_owned());
             problem = problem.note(format!(
                 "the checkpoint has {} tensors, such as {}",
                 source.names().len(),
-                Excerpt(first)
+                Excerpt(&first)
             ));
         }
         let problem = self

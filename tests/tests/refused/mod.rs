@@ -46,6 +46,7 @@ impl Refusal {
     }
 
     /// Adds flags.
+    #[allow(dead_code, reason = "not every test needs it")]
     pub fn with(mut self, flags: &[&'static str]) -> Refusal {
         self.flags = flags.to_vec();
         self
