@@ -327,6 +327,11 @@ impl Config {
     /// default, if that is `None` or the field is `null` as many) and `head_dim` (by default an equal share of
     /// the hidden size).
     pub fn grouped_heads(&self, default: Option<u32>) -> Result<Heads> {
+        self.grouped_heads_of(default, None)
+    }
+
+    /// The same, with the family's default for `head_dim`.
+    pub fn grouped_heads_of(&self, default: Option<u32>, head_dim: Option<u32>) -> Result<Heads> {
         const FIELD: &str = "num_key_value_heads";
         let query = self.count("num_attention_heads", 1..=limits::HEADS)?;
         let default = default.filter(|_| !self.members.contains_key(FIELD));
@@ -338,7 +343,10 @@ impl Config {
         }
         let dim = match self.optional_count("head_dim", 1..=limits::HEAD_DIM)? {
             Some(dim) => dim,
-            None => self.equal_share(query)?,
+            None => match head_dim {
+                Some(dim) => dim,
+                None => self.equal_share(query)?,
+            },
         };
         if u64::from(query) * u64::from(dim) > u64::from(limits::WIDTH) {
             let what = format!(

@@ -136,7 +136,15 @@ fn compare(what: &str, found: &Tensor, dims: &[usize], expected: &[f32], mask: O
 #[test]
 fn decoders() {
     for case in [
+        "falcon_mqa",
+        "falcon_new_arch",
+        "gemma2",
         "gemma3_text",
+        "gpt1",
+        "gpt2",
+        "gpt2_hub_layout",
+        "gptbigcode_mqa",
+        "gptneo_local",
         "llama2_bf16_sharded",
         "llama2_gqa",
         "llama2_mha",
@@ -144,7 +152,12 @@ fn decoders() {
         "llama_linear_rope",
         "llama_yarn_rope",
         "mistral_swa",
+        "opt",
+        "opt_postln",
+        "phi3_partial_gqa",
+        "phi3_swa",
         "qwen2",
+        "qwen3",
     ] {
         let compared = check(case, &golden("models").join(case));
         assert!(compared >= 7, "{case}: {compared} outputs compared");

@@ -13,12 +13,12 @@
 //! Not here: fusing any of it (`passes/raise_attention.rs`).
 
 use llmc_ir::ops::{
-    AttnBias, AttnMix, AttnScores, KvAppend, KvRead, Linear, MaskScores, MergeHeads, RelativeBias,
-    Rope, RopeStyle, Softcap, Softmax, SplitHeads,
+    AttnBias, AttnMix, AttnScores, KvAppend, KvRead, MaskScores, MergeHeads, RelativeBias, Rope,
+    RopeStyle, Softcap, Softmax, SplitHeads,
 };
-use llmc_ir::{Mask, Operand, ValueId};
+use llmc_ir::{Mask, ValueId};
 
-use super::{Norm, Scope};
+use super::{Norm, Projection, Scope};
 use crate::config::Heads;
 use crate::error::Result;
 
@@ -29,14 +29,16 @@ pub struct Attention {
     pub hidden: u32,
     /// How the width splits.
     pub heads: Heads,
-    /// What the tensors are called.
-    pub names: Names,
-    /// Whether q, k and v have a bias.
-    pub qkv_bias: bool,
-    /// Whether the output has a bias.
-    pub out_bias: bool,
+    /// `[heads · dim, hidden]`.
+    pub q: Projection,
+    /// `[kv_heads · dim, hidden]`.
+    pub k: Projection,
+    /// `[kv_heads · dim, hidden]`.
+    pub v: Projection,
+    /// `[hidden, heads · dim]`.
+    pub o: Projection,
     /// Norm of every query and key head, before positions.
-    pub head_norm: Option<Norm>,
+    pub head_norm: Option<HeadNorm>,
     /// How positions enter.
     pub positions: Positions,
     /// Which keys a query sees.
@@ -47,33 +49,15 @@ pub struct Attention {
     pub softcap: Option<f32>,
 }
 
-/// Names of the tensors, without `.weight` and `.bias`, with `{layer}`.
+/// The norms of query and key heads, and their tensors, without `.weight`.
 #[derive(Clone, Copy, Debug)]
-pub struct Names {
-    /// Queries.
+pub struct HeadNorm {
+    /// Which.
+    pub norm: Norm,
+    /// Of query heads.
     pub q: &'static str,
-    /// Keys.
+    /// Of key heads.
     pub k: &'static str,
-    /// Values.
-    pub v: &'static str,
-    /// Output.
-    pub o: &'static str,
-    /// Norm of query heads, where there is one.
-    pub q_norm: &'static str,
-    /// Norm of key heads.
-    pub k_norm: &'static str,
-}
-
-impl Names {
-    /// Llama's and those of its descendants.
-    pub const LLAMA: Self = Self {
-        q: "model.layers.{layer}.self_attn.q_proj",
-        k: "model.layers.{layer}.self_attn.k_proj",
-        v: "model.layers.{layer}.self_attn.v_proj",
-        o: "model.layers.{layer}.self_attn.o_proj",
-        q_norm: "model.layers.{layer}.self_attn.q_norm",
-        k_norm: "model.layers.{layer}.self_attn.k_norm",
-    };
 }
 
 /// How positions enter attention.
@@ -93,6 +77,15 @@ pub enum Positions {
 }
 
 impl Attention {
+    /// The same, with biases on queries, keys and values, and on the output.
+    pub fn with_bias(mut self, qkv: bool, out: bool) -> Self {
+        for projection in [&mut self.q, &mut self.k, &mut self.v] {
+            projection.bias = qkv;
+        }
+        self.o.bias = out;
+        self
+    }
+
     /// Attention of a decoder layer: keys and values of past tokens are in the class's cache. `angles` are those
     /// of the model's ropes.
     pub fn causal(
@@ -149,27 +142,21 @@ impl Attention {
         };
         let query_why = why("num_attention_heads", query);
         let key_why = why("num_key_value_heads", key_value);
-        let mut part = |short: &str, tensor: &str, heads: u32, why: &str| {
-            let x = linear(
-                scope,
-                x,
-                (&format!("w{short}"), &format!("b{short}")),
-                tensor,
-                [heads * dim, self.hidden],
-                self.qkv_bias,
-                why,
-            )?;
+        let mut part = |short: &str, projection: &Projection, heads: u32, why: &str| {
+            let names = (&*format!("w{short}"), &*format!("b{short}"));
+            let shape = [heads * dim, self.hidden];
+            let x = projection.apply(scope, x, names, shape, why)?;
             scope.op(&format!("{short}h"), SplitHeads { heads }, &[x.into()])
         };
-        let q = part("q", self.names.q, query, &query_why)?;
-        let k = part("k", self.names.k, key_value, &key_why)?;
-        let v = part("v", self.names.v, key_value, &key_why)?;
+        let q = part("q", &self.q, query, &query_why)?;
+        let k = part("k", &self.k, key_value, &key_why)?;
+        let v = part("v", &self.v, key_value, &key_why)?;
         match self.head_norm {
             None => Ok([q, k, v]),
-            Some(norm) => {
+            Some(norms) => {
                 let width = (dim, "head_dim");
-                let q = norm.apply(scope, q, "q_norm", self.names.q_norm, width)?;
-                let k = norm.apply(scope, k, "k_norm", self.names.k_norm, width)?;
+                let q = norms.norm.apply(scope, q, "q_norm", norms.q, width)?;
+                let k = norms.norm.apply(scope, k, "k_norm", norms.k, width)?;
                 Ok([q, k, v])
             }
         }
@@ -223,45 +210,7 @@ impl Attention {
             "rows = hidden_size ({}), columns = num_attention_heads ({}) × head_dim ({})",
             self.hidden, self.heads.query, self.heads.dim
         );
-        linear(
-            scope,
-            o,
-            ("wo", "bo"),
-            self.names.o,
-            [self.hidden, width],
-            self.out_bias,
-            &why,
-        )
+        self.o
+            .apply(scope, o, ("wo", "bo"), [self.hidden, width], &why)
     }
-}
-
-/// `x · Wᵀ + b` with `{tensor}.weight` of `[out, in]` and perhaps `{tensor}.bias` of `[out]`; `names` are those of
-/// weight and bias in the module.
-pub fn linear(
-    scope: &mut Scope,
-    x: ValueId,
-    names: (&str, &str),
-    tensor: &str,
-    shape: [u32; 2],
-    bias: bool,
-    why: &str,
-) -> Result<ValueId> {
-    let w = scope.matrix(names.0, &format!("{tensor}.weight"), shape, why);
-    let mut operands: Vec<Operand> = vec![x.into(), w.into()];
-    if bias {
-        operands.push(
-            scope
-                .vector(names.1, &format!("{tensor}.bias"), shape[0], why, 0.0)
-                .into(),
-        );
-    }
-    let hint = names.0.trim_start_matches('w').trim_start_matches('_');
-    scope.op(
-        hint,
-        Linear {
-            bias,
-            ..Linear::default()
-        },
-        &operands,
-    )
 }

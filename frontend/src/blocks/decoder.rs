@@ -28,7 +28,7 @@ pub struct Decoder {
     /// The structure of every layer.
     pub layers: Vec<usize>,
     /// The norm after the last layer, and its tensor.
-    pub norm: (Norm, &'static str),
+    pub norm: Option<(Norm, &'static str)>,
     /// What the hidden state becomes.
     pub head: Option<Head>,
 }
@@ -42,47 +42,63 @@ pub struct DecoderLayer {
     pub attention: Attention,
     /// Feed-forward.
     pub mlp: Mlp,
-    /// Where the norms stand.
-    pub norms: LayerNorms,
-}
-
-/// The norms of a layer: their tensors, without `.weight`.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerNorms {
-    /// Which.
+    /// Which norm.
     pub norm: Norm,
-    /// Before attention.
-    pub before_attention: &'static str,
-    /// On what attention adds.
-    pub after_attention: Option<&'static str>,
-    /// Before the feed-forward part.
-    pub before_mlp: &'static str,
-    /// On what the feed-forward part adds.
-    pub after_mlp: Option<&'static str>,
+    /// Where the norms stand.
+    pub arrangement: Arrangement,
 }
 
-impl LayerNorms {
-    /// Llama's: one before each part.
-    pub fn pre(norm: Norm) -> Self {
-        Self {
-            norm,
-            before_attention: "model.layers.{layer}.input_layernorm",
-            after_attention: None,
-            before_mlp: "model.layers.{layer}.post_attention_layernorm",
-            after_mlp: None,
-        }
-    }
+/// How the parts of a layer and its norms follow one another; the norms' tensors, without `.weight`.
+#[derive(Clone, Copy, Debug)]
+pub enum Arrangement {
+    /// x += attention(norm(x)); x += mlp(norm(x))
+    Pre {
+        /// Before attention.
+        attention: &'static str,
+        /// Before the feed-forward part.
+        mlp: &'static str,
+    },
+    /// x += norm(attention(norm(x))); x += norm(mlp(norm(x)))
+    Sandwich {
+        /// Before attention, and on what it adds.
+        attention: [&'static str; 2],
+        /// Before the feed-forward part, and on what it adds.
+        mlp: [&'static str; 2],
+    },
+    /// x = norm(x + attention(x)); x = norm(x + mlp(x))
+    Post {
+        /// After attention's sum.
+        attention: &'static str,
+        /// After the feed-forward sum.
+        mlp: &'static str,
+    },
+    /// x += attention(norm(x)) + mlp(norm(x)); one norm for both where the names are the same.
+    Parallel {
+        /// Before attention.
+        attention: &'static str,
+        /// Before the feed-forward part.
+        mlp: &'static str,
+    },
+}
 
-    /// Gemma's: one before and one after each part.
-    pub fn sandwich(norm: Norm) -> Self {
-        Self {
-            norm,
-            before_attention: "model.layers.{layer}.input_layernorm",
-            after_attention: Some("model.layers.{layer}.post_attention_layernorm"),
-            before_mlp: "model.layers.{layer}.pre_feedforward_layernorm",
-            after_mlp: Some("model.layers.{layer}.post_feedforward_layernorm"),
-        }
-    }
+impl Arrangement {
+    /// Llama's.
+    pub const LLAMA: Self = Self::Pre {
+        attention: "model.layers.{layer}.input_layernorm",
+        mlp: "model.layers.{layer}.post_attention_layernorm",
+    };
+
+    /// Gemma's.
+    pub const GEMMA: Self = Self::Sandwich {
+        attention: [
+            "model.layers.{layer}.input_layernorm",
+            "model.layers.{layer}.post_attention_layernorm",
+        ],
+        mlp: [
+            "model.layers.{layer}.pre_feedforward_layernorm",
+            "model.layers.{layer}.post_feedforward_layernorm",
+        ],
+    };
 }
 
 /// Hidden state → logits.
@@ -121,8 +137,15 @@ impl Decoder {
         }
         carried.push(step.into());
         let x = scope.op("y", classes.repeat(), &carried)?;
-        let (norm, tensor) = self.norm;
-        let h = norm.apply(&mut scope, x, "norm", tensor, (self.hidden, "hidden_size"))?;
+        let mut h = match self.norm {
+            None => x,
+            Some((norm, tensor)) => {
+                norm.apply(&mut scope, x, "norm", tensor, (self.hidden, "hidden_size"))?
+            }
+        };
+        if let Some(narrow) = &self.embeddings.narrow {
+            h = narrow.leave(&mut scope, h, self.hidden)?;
+        }
         let Some(head) = self.head else {
             scope.finish(&[("last_hidden_state", h)]);
             return Ok(());
@@ -131,12 +154,11 @@ impl Decoder {
         let head_weight = match head.tensor {
             None => table,
             Some(tensor) => {
-                let vocabulary = self.embeddings.tokens.rows;
-                let why = format!(
-                    "rows = vocab_size ({vocabulary}), columns = hidden_size ({})",
-                    self.hidden
-                );
-                scope.matrix("lm_head", tensor, [vocabulary, self.hidden], why)
+                let shape = [self.embeddings.tokens.rows, self.embeddings.token_width()];
+                let [vocabulary, width] = shape;
+                let why =
+                    format!("rows = vocab_size ({vocabulary}), columns = hidden_size ({width})");
+                scope.matrix("lm_head", tensor, shape, why)
             }
         };
         let mut logits = scope.op("logits", Linear::default(), &[r.into(), head_weight.into()])?;
@@ -157,25 +179,61 @@ impl DecoderLayer {
         angles: &[ValueId],
         step: ValueId,
     ) -> Result<ValueId> {
-        let LayerNorms {
-            norm,
-            before_attention,
-            after_attention,
-            before_mlp,
-            after_mlp,
-        } = self.norms;
         let width = (self.attention.hidden, "hidden_size");
-        let h = norm.apply(scope, x, "attn_norm", before_attention, width)?;
-        let mut a = self.attention.causal(scope, h, angles, step)?;
-        if let Some(tensor) = after_attention {
-            a = norm.apply(scope, a, "attn_post_norm", tensor, width)?;
+        let norm = |scope: &mut Scope, x, name: &str, tensor: &str| {
+            self.norm.apply(scope, x, name, tensor, width)
+        };
+        let (attention, mlp) = (&self.attention, &self.mlp);
+        match self.arrangement {
+            Arrangement::Pre {
+                attention: before_attention,
+                mlp: before_mlp,
+            } => {
+                let h = norm(scope, x, "attn_norm", before_attention)?;
+                let a = attention.causal(scope, h, angles, step)?;
+                let x = scope.op("x1", Add, &[a.into(), x.into()])?;
+                let h = norm(scope, x, "mlp_norm", before_mlp)?;
+                let m = mlp.apply(scope, h)?;
+                scope.op("x2", Add, &[m.into(), x.into()])
+            }
+            Arrangement::Sandwich {
+                attention: around_attention,
+                mlp: around_mlp,
+            } => {
+                let h = norm(scope, x, "attn_norm", around_attention[0])?;
+                let a = attention.causal(scope, h, angles, step)?;
+                let a = norm(scope, a, "attn_post_norm", around_attention[1])?;
+                let x = scope.op("x1", Add, &[a.into(), x.into()])?;
+                let h = norm(scope, x, "mlp_norm", around_mlp[0])?;
+                let m = mlp.apply(scope, h)?;
+                let m = norm(scope, m, "mlp_post_norm", around_mlp[1])?;
+                scope.op("x2", Add, &[m.into(), x.into()])
+            }
+            Arrangement::Post {
+                attention: after_attention,
+                mlp: after_mlp,
+            } => {
+                let a = attention.causal(scope, x, angles, step)?;
+                let x = scope.op("x1", Add, &[a.into(), x.into()])?;
+                let x = norm(scope, x, "attn_norm", after_attention)?;
+                let m = mlp.apply(scope, x)?;
+                let x = scope.op("x2", Add, &[m.into(), x.into()])?;
+                norm(scope, x, "mlp_norm", after_mlp)
+            }
+            Arrangement::Parallel {
+                attention: before_attention,
+                mlp: before_mlp,
+            } => {
+                let h = norm(scope, x, "attn_norm", before_attention)?;
+                let a = attention.causal(scope, h, angles, step)?;
+                let h = match before_mlp == before_attention {
+                    true => h,
+                    false => norm(scope, x, "mlp_norm", before_mlp)?,
+                };
+                let m = mlp.apply(scope, h)?;
+                let x = scope.op("x1", Add, &[a.into(), x.into()])?;
+                scope.op("x2", Add, &[m.into(), x.into()])
+            }
         }
-        let x = scope.op("x1", Add, &[a.into(), x.into()])?;
-        let h = norm.apply(scope, x, "mlp_norm", before_mlp, width)?;
-        let mut m = self.mlp.apply(scope, h)?;
-        if let Some(tensor) = after_mlp {
-            m = norm.apply(scope, m, "mlp_post_norm", tensor, width)?;
-        }
-        scope.op("x2", Add, &[m.into(), x.into()])
     }
 }

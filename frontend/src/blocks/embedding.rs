@@ -7,7 +7,7 @@
 use llmc_ir::ops::{Add, Gather};
 use llmc_ir::{ValueId, WeightId};
 
-use super::Scope;
+use super::{Projection, Scope};
 use crate::error::Result;
 
 /// A table of rows of the residual stream.
@@ -15,14 +15,38 @@ use crate::error::Result;
 pub struct Table {
     /// The tensor, with `.weight`.
     pub tensor: &'static str,
-    /// Its rows.
+    /// The rows that are looked up.
     pub rows: u32,
+    /// Rows of the tensor before them, which nobody reads (OPT's positions).
+    pub skip: u32,
     /// The field that says so.
     pub field: &'static str,
 }
 
+/// Token rows narrower than the residual stream (OPT's `word_embed_proj_dim`).
+#[derive(Clone, Debug)]
+pub struct Narrow {
+    /// Their width.
+    pub width: u32,
+    /// `[hidden, width]`, on the way in.
+    pub into: Projection,
+    /// `[width, hidden]`, before the head.
+    pub out: Projection,
+}
+
+impl Narrow {
+    const WHY: &'static str = "hidden_size and word_embed_proj_dim (or the reverse)";
+
+    /// `[N, hidden] → [N, width]`.
+    pub fn leave(&self, scope: &mut Scope, x: ValueId, hidden: u32) -> Result<ValueId> {
+        let shape = [self.width, hidden];
+        self.out
+            .apply(scope, x, ("w_project_out", ""), shape, Self::WHY)
+    }
+}
+
 /// The tables of a model; rows are summed in this order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Embeddings {
     /// Width of the residual stream.
     pub hidden: u32,
@@ -34,6 +58,8 @@ pub struct Embeddings {
     pub types: Option<Table>,
     /// Of positions.
     pub positions: Option<Table>,
+    /// Where token rows are narrower than the residual stream.
+    pub narrow: Option<Narrow>,
 }
 
 impl Embeddings {
@@ -45,19 +71,25 @@ impl Embeddings {
         types: Option<ValueId>,
         positions: Option<ValueId>,
     ) -> Result<(ValueId, WeightId)> {
-        let tokens = self.table(scope, "embed", self.tokens);
+        let tokens = self.table(scope, "embed", self.tokens, self.token_width());
         let mut sum = scope.op(
             "e",
             Gather { scale: self.scale },
             &[ids.into(), tokens.into()],
         )?;
+        if let Some(narrow) = &self.narrow {
+            let shape = [self.hidden, narrow.width];
+            sum = narrow
+                .into
+                .apply(scope, sum, ("w_project_in", ""), shape, Narrow::WHY)?;
+        }
         let parts = [
             ("embed_types", self.types, types),
             ("embed_positions", self.positions, positions),
         ];
         for (name, table, index) in parts {
             if let (Some(table), Some(index)) = (table, index) {
-                let table = self.table(scope, name, table);
+                let table = self.table(scope, name, table, self.hidden);
                 let row = scope.op("e", Gather { scale: 1.0 }, &[index.into(), table.into()])?;
                 sum = scope.op("e", Add, &[sum.into(), row.into()])?;
             }
@@ -65,11 +97,22 @@ impl Embeddings {
         Ok((sum, tokens))
     }
 
-    fn table(&self, scope: &mut Scope, name: &str, table: Table) -> WeightId {
+    /// Columns of the token table.
+    pub fn token_width(&self) -> u32 {
+        self.narrow
+            .as_ref()
+            .map_or(self.hidden, |narrow| narrow.width)
+    }
+
+    fn table(&self, scope: &mut Scope, name: &str, table: Table, width: u32) -> WeightId {
         let why = format!(
-            "rows = {} ({}), columns = hidden_size ({})",
-            table.field, table.rows, self.hidden
+            "rows = {} ({}), columns = hidden_size ({width})",
+            table.field, table.rows
         );
-        scope.matrix(name, table.tensor, [table.rows, self.hidden], why)
+        let shape = [table.rows, width];
+        match table.skip {
+            0 => scope.matrix(name, table.tensor, shape, why),
+            skip => scope.table_behind(name, table.tensor, shape, skip, why),
+        }
     }
 }

@@ -9,8 +9,7 @@
 use llmc_ir::ops::{ActKind, Activation, Add, L2Normalize, Pool, PoolKind, PositionIds};
 use llmc_ir::{Sym, Type, ValueId};
 
-use super::attention::linear;
-use super::{Attention, Classes, Embeddings, Graph, Mlp, Norm, Scope};
+use super::{Attention, Classes, Embeddings, Graph, Mlp, Norm, Projection, Scope};
 use crate::error::Result;
 use crate::sentence::{Pooling, Sentence};
 
@@ -105,15 +104,10 @@ impl Encoder {
             )?;
             let why = format!("rows = columns = hidden_size ({})", self.hidden);
             let names = ("w_pooler", "b_pooler");
-            let pooled = linear(
-                &mut scope,
-                first,
-                names,
-                tensor,
-                [self.hidden, self.hidden],
-                true,
-                &why,
-            )?;
+            let shape = [self.hidden, self.hidden];
+            let pooled = Projection::plain(tensor)
+                .with_bias(true)
+                .apply(&mut scope, first, names, shape, &why)?;
             let pooled = scope.op(
                 "pooled",
                 Activation {

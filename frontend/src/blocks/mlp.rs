@@ -9,8 +9,7 @@
 use llmc_ir::ValueId;
 use llmc_ir::ops::{ActKind, Activation, Mul};
 
-use super::Scope;
-use super::attention::linear;
+use super::{Projection, Scope};
 use crate::config::Config;
 use crate::error::Result;
 
@@ -23,40 +22,25 @@ pub struct Mlp {
     pub inner: u32,
     /// The nonlinearity.
     pub act: ActKind,
-    /// The tensor of the gate, without `.weight`; `None`: not gated.
-    pub gate: Option<&'static str>,
-    /// The tensor of the first projection.
-    pub up: &'static str,
-    /// The tensor of the second.
-    pub down: &'static str,
-    /// Whether all of them have a bias.
-    pub bias: bool,
+    /// `[inner, hidden]`; `None`: not gated.
+    pub gate: Option<Projection>,
+    /// `[inner, hidden]`.
+    pub up: Projection,
+    /// `[hidden, inner]`.
+    pub down: Projection,
 }
 
 impl Mlp {
     /// Llama's, under its names.
     pub fn gated(hidden: u32, inner: u32, act: ActKind, bias: bool) -> Self {
+        let part = |tensor| Projection::plain(tensor).with_bias(bias);
         Self {
             hidden,
             inner,
             act,
-            gate: Some("model.layers.{layer}.mlp.gate_proj"),
-            up: "model.layers.{layer}.mlp.up_proj",
-            down: "model.layers.{layer}.mlp.down_proj",
-            bias,
-        }
-    }
-
-    /// BERT's, under its names.
-    pub fn plain(hidden: u32, inner: u32, act: ActKind) -> Self {
-        Self {
-            hidden,
-            inner,
-            act,
-            gate: None,
-            up: "encoder.layer.{layer}.intermediate.dense",
-            down: "encoder.layer.{layer}.output.dense",
-            bias: true,
+            gate: Some(part("model.layers.{layer}.mlp.gate_proj")),
+            up: part("model.layers.{layer}.mlp.up_proj"),
+            down: part("model.layers.{layer}.mlp.down_proj"),
         }
     }
 
@@ -82,51 +66,21 @@ impl Mlp {
             why("hidden_size", "intermediate_size"),
         );
         let act = Activation { kind: self.act };
-        let inner = match self.gate {
+        let up = ("w_up", "b_up");
+        let inner = match &self.gate {
             Some(gate) => {
-                let g = linear(
-                    scope,
-                    x,
-                    ("w_gate", "b_gate"),
-                    gate,
-                    wide,
-                    self.bias,
-                    &in_why,
-                )?;
-                let u = linear(
-                    scope,
-                    x,
-                    ("w_up", "b_up"),
-                    self.up,
-                    wide,
-                    self.bias,
-                    &in_why,
-                )?;
+                let g = gate.apply(scope, x, ("w_gate", "b_gate"), wide, &in_why)?;
+                let u = self.up.apply(scope, x, up, wide, &in_why)?;
                 let g = scope.op("g", act, &[g.into()])?;
                 scope.op("gu", Mul, &[g.into(), u.into()])?
             }
             None => {
-                let u = linear(
-                    scope,
-                    x,
-                    ("w_up", "b_up"),
-                    self.up,
-                    wide,
-                    self.bias,
-                    &in_why,
-                )?;
+                let u = self.up.apply(scope, x, up, wide, &in_why)?;
                 scope.op("g", act, &[u.into()])?
             }
         };
-        linear(
-            scope,
-            inner,
-            ("w_down", "b_down"),
-            self.down,
-            narrow,
-            self.bias,
-            &out_why,
-        )
+        self.down
+            .apply(scope, inner, ("w_down", "b_down"), narrow, &out_why)
     }
 }
 

@@ -15,15 +15,17 @@ pub mod embedding;
 pub mod encoder;
 pub mod mlp;
 pub mod norm;
+pub mod projection;
 pub mod scope;
 
-pub use attention::{Attention, Names, Positions};
+pub use attention::{Attention, HeadNorm, Positions};
 pub use classes::{Class, Classes};
-pub use decoder::{Decoder, DecoderLayer, Head, LayerNorms};
-pub use embedding::{Embeddings, Table};
+pub use decoder::{Arrangement, Decoder, DecoderLayer, Head};
+pub use embedding::{Embeddings, Narrow, Table};
 pub use encoder::{Encoder, EncoderLayer};
 pub use mlp::Mlp;
 pub use norm::Norm;
+pub use projection::Projection;
 pub use scope::{Catalog, Graph, Scope, Wanted};
 
 use llmc_ir::Dims;

@@ -8,11 +8,11 @@
 //! Not here: comparing shapes with the checkpoint (`weights::bound`).
 
 use llmc_ir::{
-    DType, FuncBuilder, Module, Op, Operand, Source, State, StateId, TensorType, Type, ValueId,
-    Weight, WeightId,
+    DType, FuncBuilder, Module, Op, Operand, Source, SourcePart, State, StateId, TensorType, Type,
+    ValueId, Weight, WeightId,
 };
 
-use super::Class;
+use super::{Class, Projection};
 use crate::error::{FrontendError, Result};
 use crate::weights::synthetic::Fill;
 
@@ -34,7 +34,7 @@ pub struct Wanted {
     pub pattern: String,
     /// The layers; empty for a tensor of the whole model.
     pub layers: Vec<u32>,
-    /// The shape that the configuration asks for.
+    /// The shape that the configuration asks for, as the checkpoint stores it.
     pub shape: Vec<u32>,
     /// Where the shape comes from, for messages.
     pub why: String,
@@ -61,6 +61,25 @@ pub struct Scope<'g> {
     catalog: &'g dyn Catalog,
     class: Option<&'g Class>,
     deviation: f32,
+}
+
+/// Where a weight lies in its tensor.
+struct Place {
+    /// The tensor's own shape.
+    stored: Vec<u32>,
+    transposed: bool,
+    /// The rows that are taken; `None`: all.
+    runs: Option<Vec<(u32, u32)>>,
+}
+
+impl Place {
+    fn whole(shape: &[u32]) -> Self {
+        Self {
+            stored: shape.to_vec(),
+            transposed: false,
+            runs: None,
+        }
+    }
 }
 
 impl Graph<'_> {
@@ -121,7 +140,73 @@ impl Scope<'_> {
         why: impl Into<String>,
     ) -> WeightId {
         let fill = Fill::Normal(self.deviation);
-        self.weight(name, tensor, &shape, why.into(), fill)
+        self.weight(name, tensor, &shape, Place::whole(&shape), why.into(), fill)
+    }
+
+    /// A table whose first `skip` rows nobody reads.
+    pub fn table_behind(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        [rows, columns]: [u32; 2],
+        skip: u32,
+        why: impl Into<String>,
+    ) -> WeightId {
+        let place = Place {
+            stored: vec![rows + skip, columns],
+            transposed: false,
+            runs: Some(vec![(skip, rows + skip)]),
+        };
+        let fill = Fill::Normal(self.deviation);
+        self.weight(name, tensor, &[rows, columns], place, why.into(), fill)
+    }
+
+    /// The matrix `[out, in]` of a projection.
+    pub fn projection(
+        &mut self,
+        name: &str,
+        projection: &Projection,
+        shape: [u32; 2],
+        why: &str,
+    ) -> WeightId {
+        let of = projection.rows.as_ref().map_or(shape[0], |rows| rows.of);
+        let mut stored = vec![of, shape[1]];
+        if projection.transposed {
+            stored.reverse();
+        }
+        let place = Place {
+            stored,
+            transposed: projection.transposed,
+            runs: projection.rows.as_ref().map(|rows| rows.runs.clone()),
+        };
+        let tensor = format!("{}.weight", projection.tensor);
+        let fill = Fill::Normal(self.deviation);
+        self.weight(name, &tensor, &shape, place, why.to_owned(), fill)
+    }
+
+    /// The bias of a projection.
+    pub fn projection_bias(
+        &mut self,
+        name: &str,
+        projection: &Projection,
+        length: u32,
+        why: &str,
+    ) -> WeightId {
+        let of = projection.rows.as_ref().map_or(length, |rows| rows.of);
+        let place = Place {
+            stored: vec![of],
+            transposed: false,
+            runs: projection.rows.as_ref().map(|rows| rows.runs.clone()),
+        };
+        let tensor = format!("{}.bias", projection.tensor);
+        self.weight(
+            name,
+            &tensor,
+            &[length],
+            place,
+            why.to_owned(),
+            Fill::Constant(0.0),
+        )
     }
 
     /// A vector that random weights fill with one value.
@@ -133,7 +218,15 @@ impl Scope<'_> {
         why: impl Into<String>,
         fill: f32,
     ) -> WeightId {
-        self.weight(name, tensor, &[length], why.into(), Fill::Constant(fill))
+        let place = Place::whole(&[length]);
+        self.weight(
+            name,
+            tensor,
+            &[length],
+            place,
+            why.into(),
+            Fill::Constant(fill),
+        )
     }
 
     fn weight(
@@ -141,6 +234,7 @@ impl Scope<'_> {
         name: &str,
         tensor: &str,
         shape: &[u32],
+        place: Place,
         why: String,
         fill: Fill,
     ) -> WeightId {
@@ -153,18 +247,34 @@ impl Scope<'_> {
         let layers = class.map_or(Vec::new(), |class| class.layers.clone());
         let first = llmc_ir::source::tensor_name(tensor, layers.first().copied());
         let dtype = self.catalog.dtype(&first).unwrap_or(DType::F32);
-        self.wanted.push(Wanted {
-            pattern: tensor.to_owned(),
-            layers,
-            shape: shape.to_vec(),
-            why,
-            fill,
-        });
+        // The parts of a fused tensor want it once.
+        if !self
+            .wanted
+            .iter()
+            .any(|w| w.pattern == tensor && w.layers == layers)
+        {
+            self.wanted.push(Wanted {
+                pattern: tensor.to_owned(),
+                layers,
+                shape: place.stored,
+                why,
+                fill,
+            });
+        }
+        let part = |rows| SourcePart {
+            name: tensor.to_owned(),
+            rows,
+            transposed: place.transposed,
+        };
+        let parts = match place.runs {
+            None => vec![part(None)],
+            Some(runs) => runs.into_iter().map(|run| part(Some(run))).collect(),
+        };
         self.function.module.add_weight(Weight {
             name,
             slots: class.map(|class| class.layers.len() as u32),
             ty: TensorType::weight(dtype, shape),
-            source: Source::tensor(tensor),
+            source: Source { parts },
             pack: None,
         })
     }

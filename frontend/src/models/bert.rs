@@ -16,7 +16,7 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Embeddings, Encoder, EncoderLayer, Mlp, Names, Norm, Positions, Table,
+    Attention, Blueprint, Embeddings, Encoder, EncoderLayer, Mlp, Norm, Positions, Projection, Table,
 };
 use crate::config::Config;
 use crate::error::Result;
@@ -25,14 +25,13 @@ use crate::limits;
 pub const FAMILY: Family =
     Family { name: "bert", architectures: &[("BertModel", Task::Base)], prefix: "bert.", build };
 
-const NAMES: Names = Names {
-    q: "encoder.layer.{layer}.attention.self.query",
-    k: "encoder.layer.{layer}.attention.self.key",
-    v: "encoder.layer.{layer}.attention.self.value",
-    o: "encoder.layer.{layer}.attention.output.dense",
-    q_norm: "",
-    k_norm: "",
-};
+/// Queries, keys, values, output.
+const NAMES: [&str; 4] = [
+    "encoder.layer.{layer}.attention.self.query",
+    "encoder.layer.{layer}.attention.self.key",
+    "encoder.layer.{layer}.attention.self.value",
+    "encoder.layer.{layer}.attention.output.dense",
+];
 
 fn build(request: &Request) -> Result<Blueprint> {
     let c = request.config;
@@ -47,6 +46,7 @@ fn build(request: &Request) -> Result<Blueprint> {
     let types = Table {
         tensor: "embeddings.token_type_embeddings.weight",
         rows: c.count_or("type_vocab_size", 1..=limits::VOCABULARY, 2)?,
+        skip: 0,
         field: "type_vocab_size",
     };
     Ok(Blueprint::Encoder(Box::new(Encoder {
@@ -72,14 +72,16 @@ pub fn encoder(request: &Request) -> Result<Encoder> {
 }
 
 /// Attention with biases, scaled by 1/√head_dim.
-pub fn attention(c: &Config, names: Names, positions: Positions) -> Result<Attention> {
+pub fn attention(c: &Config, names: [&'static str; 4], positions: Positions) -> Result<Attention> {
     let heads = c.heads()?;
+    let [q, k, v, o] = names.map(|tensor| Projection::plain(tensor).with_bias(true));
     Ok(Attention {
         hidden: c.hidden_size()?,
         heads,
-        names,
-        qkv_bias: true,
-        out_bias: true,
+        q,
+        k,
+        v,
+        o,
         head_norm: None,
         positions,
         mask: Mask::Bidirectional,
@@ -91,9 +93,17 @@ pub fn attention(c: &Config, names: Names, positions: Positions) -> Result<Atten
 /// A layer under BERT's names.
 pub fn layer(c: &Config) -> Result<EncoderLayer> {
     let act = activation(c, "hidden_act", "gelu")?;
+    let part = |tensor| Projection::plain(tensor).with_bias(true);
     Ok(EncoderLayer {
         attention: attention(c, NAMES, Positions::Learned)?,
-        mlp: Mlp::plain(c.hidden_size()?, c.intermediate_size()?, act),
+        mlp: Mlp {
+            hidden: c.hidden_size()?,
+            inner: c.intermediate_size()?,
+            act,
+            gate: None,
+            up: part("encoder.layer.{layer}.intermediate.dense"),
+            down: part("encoder.layer.{layer}.output.dense"),
+        },
         norm: Norm::layer(c.epsilon("layer_norm_eps", 1e-12)?),
         attention_norm: "encoder.layer.{layer}.attention.output.LayerNorm",
         mlp_norm: "encoder.layer.{layer}.output.LayerNorm",
@@ -107,13 +117,16 @@ pub fn embeddings(c: &Config) -> Result<Embeddings> {
         tokens: Table {
             tensor: "embeddings.word_embeddings.weight",
             rows: c.vocab_size()?,
+            skip: 0,
             field: "vocab_size",
         },
         scale: 1.0,
         types: None,
+        narrow: None,
         positions: Some(Table {
             tensor: "embeddings.position_embeddings.weight",
             rows: c.positions()?,
+            skip: 0,
             field: "max_position_embeddings",
         }),
     })

@@ -15,7 +15,7 @@ use llmc_ir::Mask;
 
 use super::{Family, Request, Task, layer_types, llama};
 use crate::blocks::mlp::activation;
-use crate::blocks::{Attention, Blueprint, Decoder, DecoderLayer, Head, LayerNorms, Mlp, Norm, Positions};
+use crate::blocks::{Arrangement, Attention, Blueprint, Decoder, DecoderLayer, Head, Mlp, Norm, Positions};
 use crate::config::Config;
 use crate::error::Result;
 use crate::limits;
@@ -44,19 +44,17 @@ fn build(request: &Request) -> Result<Blueprint> {
     let query_scale = c.real_or("query_pre_attn_scalar", 1e-6..=1e9, 256.0)?;
     let attention = |rope, mask| -> Result<Attention> {
         Ok(Attention {
-            qkv_bias: bias,
-            out_bias: bias,
-            head_norm: Some(norm),
+            head_norm: Some(llama::head_norm(norm)),
             positions: Positions::Rope(rope),
             scale: query_scale.powf(-0.5) as f32,
-            softcap: cap(c, "attn_logit_softcapping")?,
-            ..llama::attention(c, heads, mask)?
+            softcap: cap(c, "attn_logit_softcapping", None)?,
+            ..llama::attention(c, heads, mask)?.with_bias(bias, bias)
         })
     };
     let act = activation(c, "hidden_activation", "gelu_pytorch_tanh")?;
     let layer = |attention| -> Result<DecoderLayer> {
         let mlp = Mlp::gated(hidden, c.intermediate_size()?, act, false);
-        Ok(DecoderLayer { name: "layer", attention, mlp, norms: LayerNorms::sandwich(norm) })
+        Ok(DecoderLayer { name: "layer", attention, mlp, norm, arrangement: Arrangement::GEMMA })
     };
 
     let decoder = Decoder {
@@ -66,9 +64,9 @@ fn build(request: &Request) -> Result<Blueprint> {
         ropes: ropes(c, heads.dim)?,
         classes: vec![layer(attention(FULL, Mask::causal(None))?)?],
         layers: vec![0; layers as usize],
-        norm: (norm, "model.norm"),
+        norm: Some((norm, "model.norm")),
         head: llama::head(request, true)?
-            .map(|head| Ok::<_, crate::FrontendError>(Head { softcap: cap(c, "final_logit_softcapping")?, ..head }))
+            .map(|head| Ok::<_, crate::FrontendError>(Head { softcap: cap(c, "final_logit_softcapping", None)?, ..head }))
             .transpose()?,
     };
     Blueprint::Decoder(Box::new(decoder)).with_sliding(&slides(c, layers)?, |_| {
@@ -103,6 +101,8 @@ fn ropes(c: &Config, head_dim: u32) -> Result<Vec<(&'static str, Rope)>> {
     Ok(vec![("angles", full), ("angles_local", sliding)])
 }
 
-fn cap(c: &Config, field: &str) -> Result<Option<f32>> {
-    Ok(c.optional_real(field, 1e-6..=1e9)?.map(|cap| cap as f32))
+/// A soft cap: the family's default where the field is absent, none where it is `null`.
+pub fn cap(c: &Config, field: &str, default: Option<f64>) -> Result<Option<f32>> {
+    let default = default.filter(|_| !c.members().contains_key(field));
+    Ok(c.optional_real(field, 1e-6..=1e9)?.or(default).map(|cap| cap as f32))
 }

@@ -13,7 +13,8 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Decoder, DecoderLayer, Embeddings, Head, LayerNorms, Mlp, Names, Norm, Positions, Table,
+    Arrangement, Attention, Blueprint, Decoder, DecoderLayer, Embeddings, Head, HeadNorm, Mlp, Norm, Positions, Projection,
+    Table,
 };
 use crate::config::{Config, Heads};
 use crate::error::Result;
@@ -30,7 +31,7 @@ fn build(request: &Request) -> Result<Blueprint> {
     let c = request.config;
     let heads = c.grouped_heads(None)?;
     let bias = c.flag_or("attention_bias", false)?;
-    let attention = Attention { qkv_bias: bias, out_bias: bias, ..attention(c, heads, Mask::causal(None))? };
+    let attention = attention(c, heads, Mask::causal(None))?.with_bias(bias, bias);
     let mlp = mlp(c, c.flag_or("mlp_bias", false)?)?;
     let rope = Rope::of(c, heads.dim, Defaults::default())?;
     decoder(request, vec![("angles", rope)], attention, mlp)
@@ -41,9 +42,10 @@ pub fn attention(c: &Config, heads: Heads, mask: Mask) -> Result<Attention> {
     Ok(Attention {
         hidden: c.hidden_size()?,
         heads,
-        names: Names::LLAMA,
-        qkv_bias: false,
-        out_bias: false,
+        q: Projection::plain("model.layers.{layer}.self_attn.q_proj"),
+        k: Projection::plain("model.layers.{layer}.self_attn.k_proj"),
+        v: Projection::plain("model.layers.{layer}.self_attn.v_proj"),
+        o: Projection::plain("model.layers.{layer}.self_attn.o_proj"),
         head_norm: None,
         positions: Positions::Rope(0),
         mask,
@@ -73,17 +75,17 @@ pub fn decoder(
         context: c.positions()?,
         embeddings: tokens(c, 1.0)?,
         ropes,
-        classes: vec![DecoderLayer { name: "layer", attention, mlp, norms: LayerNorms::pre(norm) }],
+        classes: vec![DecoderLayer { name: "layer", attention, mlp, norm, arrangement: Arrangement::LLAMA }],
         layers: vec![0; c.layers()? as usize],
-        norm: (norm, "model.norm"),
+        norm: Some((norm, "model.norm")),
         head: head(request, false)?,
     })))
 }
 
 /// The token table, times `scale`.
 pub fn tokens(c: &Config, scale: f32) -> Result<Embeddings> {
-    let tokens = Table { tensor: "model.embed_tokens.weight", rows: c.vocab_size()?, field: "vocab_size" };
-    Ok(Embeddings { hidden: c.hidden_size()?, tokens, scale, types: None, positions: None })
+    let tokens = Table { tensor: "model.embed_tokens.weight", rows: c.vocab_size()?, skip: 0, field: "vocab_size" };
+    Ok(Embeddings { hidden: c.hidden_size()?, tokens, scale, types: None, positions: None, narrow: None })
 }
 
 /// The head of the class, tied to the token table or not; `tied` is what an absent field means.
@@ -91,4 +93,13 @@ pub fn head(request: &Request, tied: bool) -> Result<Option<Head>> {
     let tied = request.config.flag_or("tie_word_embeddings", tied)?;
     let tensor = (!tied).then_some("lm_head.weight");
     Ok((request.task == Task::CausalLm).then_some(Head { tensor, softcap: None }))
+}
+
+/// The norms of query and key heads of those descendants that have them.
+pub fn head_norm(norm: Norm) -> HeadNorm {
+    HeadNorm {
+        norm,
+        q: "model.layers.{layer}.self_attn.q_norm",
+        k: "model.layers.{layer}.self_attn.k_norm",
+    }
 }

@@ -56,11 +56,20 @@ macro_rules! families {
 
 families! {
     bert
+    falcon
+    gemma2
     gemma3_text
+    gpt2
+    gpt_bigcode
+    gpt_neo
     llama
     mistral
     mpnet
+    openai_gpt
+    opt
+    phi3
     qwen2
+    qwen3
 }
 
 /// The family, class and head of a configuration.

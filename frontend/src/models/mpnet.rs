@@ -9,20 +9,19 @@
 use llmc_ir::ops::RelativeBias;
 
 use super::{Family, Request, Task, bert};
-use crate::blocks::{Blueprint, Encoder, EncoderLayer, Names, Positions};
+use crate::blocks::{Blueprint, Encoder, EncoderLayer, Positions};
 use crate::error::Result;
 
 pub const FAMILY: Family =
     Family { name: "mpnet", architectures: &[("MPNetModel", Task::Base)], prefix: "mpnet.", build };
 
-const NAMES: Names = Names {
-    q: "encoder.layer.{layer}.attention.attn.q",
-    k: "encoder.layer.{layer}.attention.attn.k",
-    v: "encoder.layer.{layer}.attention.attn.v",
-    o: "encoder.layer.{layer}.attention.attn.o",
-    q_norm: "",
-    k_norm: "",
-};
+/// Queries, keys, values, output.
+const NAMES: [&str; 4] = [
+    "encoder.layer.{layer}.attention.attn.q",
+    "encoder.layer.{layer}.attention.attn.k",
+    "encoder.layer.{layer}.attention.attn.v",
+    "encoder.layer.{layer}.attention.attn.o",
+];
 
 const BUCKETS: u32 = 32;
 const PAD: u32 = 1;
