@@ -9,3 +9,4 @@ pub mod gguf;
 pub mod golden;
 pub mod measured;
 pub mod model_copy;
+pub mod models;

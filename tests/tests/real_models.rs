@@ -3,29 +3,11 @@
 //! The models come out of Python packages (`examples/get_models.sh`); one that is not there is
 //! skipped, loudly.
 
-use std::path::PathBuf;
-
-use llmc_tests::{binaries, golden};
+use llmc_tests::{binaries, golden, models};
 use serde_json::Value;
 
 /// Least cosine between an embedding and the reference's, in f32.
 const COSINE: f64 = 0.9999;
-
-fn model(name: &str) -> Option<PathBuf> {
-    let folder = match std::env::var_os("LLMC_MODELS") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(std::env::var_os("HOME")?).join(".cache/llmc/models"),
-    };
-    let dir = folder.join(name);
-    if dir.join("config.json").exists() {
-        return Some(dir);
-    }
-    eprintln!(
-        "SKIPPED: {} is not there; examples/get_models.sh {name} fetches it",
-        dir.display()
-    );
-    None
-}
 
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
@@ -33,7 +15,9 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn check(name: &str) {
-    let Some(dir) = model(name) else { return };
+    let Some(dir) = models::folder(name) else {
+        return;
+    };
     let real = golden::root().join("real");
     let info: Value =
         serde_json::from_slice(&std::fs::read(real.join(format!("{name}.json"))).unwrap()).unwrap();
