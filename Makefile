@@ -25,16 +25,16 @@ lint: ## formatting and lints
 
 # The tests start the `llmc` that the first command leaves beside them. Tests of real models run where the model is.
 test: setup lint ## formatting, lints, all tests
-	@examples/get_models.sh all-minilm-l6-v2 || echo "test: going on without all-minilm-l6-v2"
+	@examples/get_models.sh all-minilm-l6-v2 gemma3-270m || echo "test: going on without real models"
 	cargo build --workspace --locked
 	cargo test --workspace --locked --no-fail-fast
 
 test-full: setup lint ## the same in release mode, with more real models and the slow tests
-	examples/get_models.sh all-minilm-l6-v2 all-mpnet-base-v2
+	examples/get_models.sh all-minilm-l6-v2 all-mpnet-base-v2 gemma3-270m qwen2.5-coder-0.5b qwen2.5-coder-1.5b
 	cargo build --workspace --locked --release
 	cargo test --workspace --locked --no-fail-fast --release -- --include-ignored
 
-demo: build ## fetch a sentence encoder, compile it, embed; compile a Llama, generate
+demo: build ## fetch a sentence encoder and a language model, compile them, embed, talk
 	@LLMC=$(LLMC) examples/demo.sh
 
 bench: build ## next to onnxruntime and llama.cpp, in one run; BENCH=encoders|decoders for one of them

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Purpose: the two commands, tried: compile a real sentence encoder and embed with it; compile a Llama and generate with it.
+# Purpose: the compiler, tried: compile a real sentence encoder and embed with it; compile a real language model and talk to it.
 # Usage:   make demo          or, with a compiler at hand: LLMC=target/release/llmc examples/demo.sh
-#          Works in target/demo; fetches all-MiniLM-L6-v2 (91 MB) into ${LLMC_MODELS:-~/.cache/llmc/models} once.
+#          DEMO_MODEL=qwen2.5-coder-0.5b make demo          a chat model (491 MB) instead of Gemma 3 270M (253 MB)
+#          Works in target/demo; fetches all-MiniLM-L6-v2 (91 MB) and the language model into
+#          ${LLMC_MODELS:-~/.cache/llmc/models} once.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -54,22 +56,37 @@ LC_ALL=C awk '
     }
   }' "$out/sentences.txt" "$out/embeddings.jsonl"
 
-llama=tests/golden/models/llama2_gqa
-printf '\n== a text generator: %s, a tiny Llama with random weights, so its text is noise (and always the same noise)\n' "$llama"
-shown "llmc compile $llama -o $out/llama"
-timed "$llmc" compile "$llama" -o "$out/llama" --quiet
-compiled_llama="$(size "$llama/model.safetensors") of weights → $(size "$out/llama") executable, compiled in $seconds s"
+name=${DEMO_MODEL:-gemma3-270m}
+case $name in
+  gemma3-270m) about="Gemma 3 270M, the base model, 4 to 8 bits a weight; Gemma's terms apply: $models/$name/NOTICE.md" ;;
+  *) about="$name, instruction-tuned, 4 to 8 bits a weight" ;;
+esac
+printf '\n== a language model: %s\n' "$about"
+examples/get_models.sh "$name"
+gguf=$(find "$models/$name" -name '*.gguf' | sort | head -n 1)
+shown "llmc compile $gguf -o $out/$name"
+timed "$llmc" compile "$gguf" -o "$out/$name" --quiet
+compiled_model="$(size "$gguf") of GGUF → $(size "$out/$name") executable, compiled in $seconds s"
 
-shown "$out/llama generate \"Once upon a time\" -n 24"
-timed "$out/llama" generate "Once upon a time" -n 24 --quiet
-generated="24 tokens at most, in $seconds s, start-up included"
+ask() { # question → the answer, as the model takes it: through its chat template, or as a text to go on with
+  if [ "$name" = gemma3-270m ]; then
+    shown "$out/$name generate \"Question: $1 Answer:\" -n 32 --temperature 0"
+    "$out/$name" generate "Question: $1 Answer:" -n 32 --temperature 0 --stop "Question:" --quiet
+  else
+    shown "echo \"$1\" | $out/$name chat -n 64 --temperature 0"
+    "$out/$name" chat -n 64 --temperature 0 --quiet <<<"$1"
+  fi
+}
+timed ask "What is the capital of France?"
+answered="one answer in $seconds s, start-up included"
+ask "Which is larger, the Moon or the Earth?"
 
 cat <<TXT
 
 == done
   minilm  $compiled_minilm
           $embedded
-  llama   $compiled_llama
-          $generated
-Each executable holds its code, weights and tokenizer: copy it anywhere, it needs nothing else. Try $out/minilm --help.
+  $name  $compiled_model
+          $answered
+Each executable holds its code, weights and tokenizer: copy it anywhere, it needs nothing else. Try $out/$name --help.
 TXT
