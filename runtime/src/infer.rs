@@ -337,6 +337,12 @@ fn create_file(session: &Session<'_>, args: &InferArgs, inputs: &Inputs) -> Resu
             specs.push((format!("hidden_states.{layer}"), vec![b, s, width]));
             sources.push((Source::Tap(layer), width));
         }
+        let last = m.outputs.iter().position(|o| o.name == "last_hidden_state");
+        if let (true, Some(last)) = (m.taps.count == m.num_layers, last) {
+            let width = m.outputs[last].width as usize;
+            specs.push((format!("hidden_states.{}", m.num_layers), vec![b, s, width]));
+            sources.push((Source::Output(last), width));
+        }
         if !m.outputs.iter().any(|o| o.name == "last_hidden_state") {
             specs.push(("last_hidden_state".into(), vec![b, s, width]));
             sources.push((Source::Tap(m.taps.count as usize - 1), width));

@@ -99,14 +99,16 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
     let last_hidden = entry
         .and_then(|f| f.results.iter().find(|(n, _)| n == "last_hidden_state"))
         .and_then(|(_, v)| place(*v));
-    let taps = match (stream, last_hidden) {
-        (Some(s), Some(l)) if s.layout == l.layout && s.stride == l.stride => Taps {
-            count: module.layers().len() as u32 + 1,
+    // A last hidden state of another width is an output alone.
+    let last_tap = last_hidden
+        .filter(|l| stream.is_some_and(|s| s.layout == l.layout && s.stride == l.stride));
+    let taps = stream
+        .filter(|_| last_hidden.is_some())
+        .map_or_else(Taps::default, |s| Taps {
+            count: module.layers().len() as u32 + u32::from(last_tap.is_some()),
             width: s.layout.len(),
             stride: s.stride,
-        },
-        _ => Taps::default(),
-    };
+        });
     let tapped = taps.count > 0;
     Ok(StepPlan {
         routines,
@@ -119,7 +121,7 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
         outputs: entry.map(outputs).unwrap_or_default(),
         taps,
         stream_at: stream.filter(|_| tapped).map(|p| p.at),
-        last_hidden_at: last_hidden.filter(|_| tapped).map(|p| p.at),
+        last_hidden_at: last_tap.map(|p| p.at),
     })
 }
 

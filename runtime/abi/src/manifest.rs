@@ -126,7 +126,9 @@ pub enum Per {
     Sequence,
 }
 
-/// The residual stream at layer boundaries: HF's `hidden_states`, last one after the final norm.
+/// The residual stream at layer boundaries: HF's `hidden_states`, last one after the final norm. Where
+/// that one is of another width, `count` is the number of layers, and the output `last_hidden_state`
+/// is the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taps {
     pub count: u32,
