@@ -42,8 +42,23 @@ fn bert() {
 }
 
 #[test]
+fn falcon() {
+    snapshot("falcon_new_arch");
+}
+
+#[test]
+fn gemma2() {
+    snapshot("gemma2");
+}
+
+#[test]
 fn gemma3() {
     snapshot("gemma3_text");
+}
+
+#[test]
+fn gpt2() {
+    snapshot("gpt2");
 }
 
 #[test]
@@ -64,4 +79,19 @@ fn mpnet() {
 #[test]
 fn qwen2() {
     snapshot("qwen2");
+}
+
+#[test]
+fn opt_behind() {
+    snapshot("opt_postln");
+}
+
+#[test]
+fn phi3() {
+    snapshot("phi3_partial_gqa");
+}
+
+#[test]
+fn qwen3() {
+    snapshot("qwen3");
 }

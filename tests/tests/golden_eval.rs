@@ -128,8 +128,38 @@ fn bert() {
 }
 
 #[test]
+fn falcon() {
+    run("falcon");
+}
+
+#[test]
+fn gemma2() {
+    run("gemma2");
+}
+
+#[test]
 fn gemma3() {
     run("gemma3_text");
+}
+
+#[test]
+fn gpt1() {
+    run("gpt1");
+}
+
+#[test]
+fn gpt2() {
+    run("gpt2");
+}
+
+#[test]
+fn gpt_bigcode() {
+    run("gptbigcode");
+}
+
+#[test]
+fn gpt_neo() {
+    run("gptneo");
 }
 
 #[test]
@@ -148,6 +178,26 @@ fn mpnet() {
 }
 
 #[test]
+fn opt() {
+    run("opt");
+}
+
+#[test]
+fn phi3_partial() {
+    run("phi3_partial");
+}
+
+#[test]
+fn phi3_window() {
+    run("phi3_swa");
+}
+
+#[test]
 fn qwen2() {
     run("qwen2");
+}
+
+#[test]
+fn qwen3() {
+    run("qwen3");
 }

@@ -177,18 +177,38 @@ fn llama() {
 }
 
 #[test]
+fn falcon() {
+    check(&["falcon"]);
+}
+
+#[test]
+fn gemma() {
+    check(&["gemma2", "gemma3_text"]);
+}
+
+#[test]
+fn gpt() {
+    check(&["gpt1", "gpt2", "gptbigcode", "gptneo"]);
+}
+
+#[test]
 fn mistral() {
     check(&["mistral"]);
 }
 
 #[test]
-fn qwen2() {
-    check(&["qwen2"]);
+fn opt() {
+    check(&["opt"]);
 }
 
 #[test]
-fn gemma3() {
-    check(&["gemma3_text"]);
+fn phi3() {
+    check(&["phi3_partial", "phi3_swa"]);
+}
+
+#[test]
+fn qwen() {
+    check(&["qwen2", "qwen3"]);
 }
 
 #[test]
