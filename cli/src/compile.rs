@@ -21,7 +21,7 @@ use llmc_codegen::{
 };
 use llmc_frontend::{Input, Model, ModelDir, Overrides, model::BuildOptions};
 use llmc_ir::Module;
-use llmc_passes::{Kv, Manager, Precision, Report, TileFacts, pipeline};
+use llmc_passes::{Manager, Precision, Report, TileFacts, pipeline};
 
 use crate::{
     error::{Error, Result},
@@ -166,10 +166,6 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
         Emit::Llvm => Form::LlvmIr,
         Emit::Asm => Form::Assembly,
     };
-    if options.precision.kv == Kv::Q8_0 && !module.states.is_empty() {
-        let what = "--kv q8_0: no kernel reads such a cache (not supported); expected auto, f32, f16 or bf16";
-        return Err(Error::Usage(what.into()));
-    }
     let weights = WeightPlan::new(&module)?;
     let plan = lower(&module, &weights)?;
     // Text and single objects are of one level: the best one that was asked for.

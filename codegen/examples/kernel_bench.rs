@@ -19,7 +19,7 @@ use harness::{Loaded, levels};
 use llmc_codegen::blocks::Blocks;
 use llmc_codegen::kernel::{BYTES, Elem, KernelBuilder, LANES, Param, SUMS};
 use llmc_codegen::kernels::{
-    Activation, Attend, BlockLinear, Epilogue, Input, KvAppend, KvLayout, Linear, Mask,
+    Activation, Attend, BlockLinear, Epilogue, Input, KvAppend, KvElem, KvLayout, Linear, Mask,
 };
 use llmc_codegen::target::FeatureLevel;
 use llmc_ir::quant::{Format, activation::RowForm};
@@ -51,6 +51,7 @@ type AttendFn = unsafe extern "C" fn(
     *const u8,
     *const u8,
     *const u8,
+    *mut u8,
     *mut u8,
     *mut u8,
 );
@@ -283,12 +284,19 @@ fn block_linears() -> Vec<BlockLinear> {
 
 fn attends() -> Vec<(Attend, KvAppend)> {
     let mut all = Vec::new();
+    let causal = Mask::Causal { window: None };
+    let window = Mask::Causal { window: Some(512) };
     for (heads, group, width, mask, elem) in [
-        (12, 1, 32, Mask::Bidirectional, Elem::F32),
-        (12, 1, 64, Mask::Bidirectional, Elem::F32),
-        (2, 7, 64, Mask::Causal { window: None }, Elem::F32),
-        (2, 7, 64, Mask::Causal { window: None }, Elem::F16),
-        (8, 4, 128, Mask::Causal { window: None }, Elem::F32),
+        (12, 1, 32, Mask::Bidirectional, KvElem::F32),
+        (12, 1, 64, Mask::Bidirectional, KvElem::F32),
+        (2, 7, 64, causal, KvElem::F32),
+        (2, 7, 64, causal, KvElem::F16),
+        (2, 7, 64, causal, KvElem::Q8_0),
+        (1, 4, 256, causal, KvElem::F32),
+        (1, 4, 256, causal, KvElem::F16),
+        (1, 4, 256, causal, KvElem::Q8_0),
+        (1, 4, 256, window, KvElem::F16),
+        (8, 4, 128, causal, KvElem::F32),
     ] {
         let kv = KvLayout {
             heads,
@@ -307,6 +315,11 @@ fn attends() -> Vec<(Attend, KvAppend)> {
                 mask,
                 bias: None,
                 sinks: false,
+                split: if mask == Mask::Bidirectional {
+                    0
+                } else {
+                    Attend::split_for(&kv, group, 32768)
+                },
             },
             KvAppend {
                 kv,
@@ -557,14 +570,25 @@ impl Bench {
 
     fn attend(&self, a: &Attend, append: &KvAppend) {
         let all = a.mask == Mask::Bidirectional;
-        for (new, past) in [(128usize, 0usize), (512, 0), (1, 511), (1, 4095)] {
+        for (new, past) in [
+            (128usize, 0usize),
+            (512, 0),
+            (1, 127),
+            (1, 511),
+            (1, 4095),
+            (1, 32767),
+        ] {
             let name = format!(
                 "attend {}x{} d{} {}{} {new}+{past}",
                 a.kv.heads,
                 a.group,
                 a.kv.k_width,
                 a.kv.elem.name(),
-                if all { " all" } else { " causal" }
+                match a.mask {
+                    Mask::Bidirectional => " all",
+                    Mask::Causal { window: None } => " causal",
+                    Mask::Causal { .. } => " window",
+                }
             );
             if !self.wanted(&name) || (all && past > 0) {
                 continue;
@@ -577,7 +601,15 @@ impl Bench {
             let mut q = Buffer::from_f32(&random.rows(new, q_stride, q_stride));
             let mut k = Buffer::from_f32(&random.rows(keys, kv_stride, kv_stride));
             let mut out = Buffer::floats(new * a.out_stride as usize);
-            let mut cache = Buffer::bytes(pages * a.kv.page_bytes() as usize);
+            let cache_bytes = pages * a.kv.page_bytes() as usize;
+            // One token streams the cache from memory, as other layers and weights come between.
+            let copies = if new == 1 {
+                (200_000_000 / cache_bytes).clamp(2, 200)
+            } else {
+                1
+            };
+            let mut cache = Buffer::bytes(copies * cache_bytes);
+            let mut partials = Buffer::bytes(a.partial_bytes() as usize);
             let list = |v: Vec<usize>| {
                 Buffer::from_i32(&v.into_iter().map(|x| x as i32).collect::<Vec<_>>())
             };
@@ -592,26 +624,29 @@ impl Bench {
             let (f, seconds) = unsafe {
                 let g: AppendFn = self.lib.get(&append.symbol());
                 let start = Instant::now();
-                g(
-                    0,
-                    1,
-                    keys as u64,
-                    k.ptr(),
-                    k.ptr(),
-                    every.ptr(),
-                    zeros.ptr(),
-                    cache.ptr(),
-                    table.ptr(),
-                    pages as u64,
-                );
+                for copy in 0..copies {
+                    g(
+                        0,
+                        1,
+                        keys as u64,
+                        k.ptr(),
+                        k.ptr(),
+                        every.ptr(),
+                        zeros.ptr(),
+                        cache.ptr().add(copy * cache_bytes),
+                        table.ptr(),
+                        pages as u64,
+                    );
+                }
                 let f: AttendFn = self.lib.get(&a.symbol());
-                (f, start.elapsed().as_secs_f64())
+                (f, start.elapsed().as_secs_f64() / copies as f64)
             };
             println!("{name:<34} append of {keys} keys {:>9.1} us", seconds * 1e6);
-            let [q, out, cache, table, pos, starts, lens] = [
+            let [q, out, cache, partials, table, pos, starts, lens] = [
                 &mut q,
                 &mut out,
                 &mut cache,
+                &mut partials,
                 &mut table,
                 &mut pos,
                 &mut starts,
@@ -619,18 +654,23 @@ impl Bench {
             ]
             .map(|b| Shared(b.ptr()));
             let scratch = [Shared(scratch[0].ptr()), Shared(scratch[1].ptr())];
+            let seen = match a.mask {
+                Mask::Causal { window: Some(w) } if new == 1 => keys.min(w as usize),
+                _ => keys,
+            };
             let pairs = if all {
                 (new * keys) as f64
             } else {
-                (new * past + new * (new + 1) / 2) as f64
+                (new * (seen - new) + new * (new + 1) / 2) as f64
             };
             let flops = pairs * (a.kv.heads * a.group) as f64 * width as f64 * 4.0;
-            let bytes = (keys * kv_stride * 2) as f64 * a.kv.elem.bytes() as f64;
+            let bytes = seen as f64 * (a.kv.page_bytes() / 64) as f64;
             for threads in [1u64, 2] {
-                let rounds = ((1e10 / flops) as usize).clamp(5, 200);
-                let seconds = time(threads, rounds, |t, _| {
+                let rounds = ((1e10 / flops) as usize).clamp(5, 200.max(copies));
+                let seconds = time(threads, rounds, |t, round| {
                     let (q, out, cache, table) = (q, out, cache, table);
-                    let (pos, starts, lens, scratch) = (pos, starts, lens, scratch);
+                    let (pos, starts, lens, scratch, partials) =
+                        (pos, starts, lens, scratch, partials);
                     // SAFETY: the documented sizes.
                     unsafe {
                         f(
@@ -638,7 +678,7 @@ impl Bench {
                             threads,
                             1,
                             q.0,
-                            cache.0,
+                            cache.0.add(round % copies * cache_bytes),
                             table.0,
                             pages as u64,
                             pos.0,
@@ -648,6 +688,7 @@ impl Bench {
                             std::ptr::null(),
                             out.0,
                             scratch[t as usize].0,
+                            partials.0,
                         );
                     }
                 });

@@ -69,6 +69,18 @@ impl KernelBuilder<'_> {
             .op("llvm.store", &[v, p], &[], &[("alignment", align)], vec![]);
     }
 
+    /// Adds to an integer that threads share; returns what it was. What this thread wrote before is
+    /// seen by a thread that finds its sum, and the other way round.
+    pub fn atomic_add(&mut self, p: Value, v: Value) -> Value {
+        const ADD: i64 = 1;
+        const ACQUIRE_RELEASE: i64 = 6;
+        let attributes = [
+            ("bin_op", Attr::Int(Elem::I64, ADD)),
+            ("ordering", Attr::Int(Elem::I64, ACQUIRE_RELEASE)),
+        ];
+        self.one("llvm.atomicrmw", &[p, v], v.ty, &attributes)
+    }
+
     /// Loads 16 floats.
     pub fn load_group(&mut self, p: Value) -> Value {
         self.load(GROUP, p)

@@ -1,11 +1,12 @@
 //! Writing a step's keys and values into the pages of the cache.
 //!
 //! In: rows of k and v, positions, the page table. Out: page columns (keys) and rows (values) in
-//! the cache's element type, to nearest even. A barrier must follow before `attend` reads them.
+//! the cache's element type, to nearest even; q8_0 as `llmc_ir::quant` quantises it. A barrier must
+//! follow before `attend` reads them.
 
-use super::kv::PAGE;
+use super::kv::{BLOCK, KvElem, PAGE};
 use super::{F32, KvLayout};
-use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
+use crate::kernel::{Elem, KernelBuilder, LANES, Param, Ty, Value};
 
 /// Emits `kv_append(thread, threads, n: i64, k: *f32, v: *f32, pos: *i32, seq: *i32, slot: *u8,
 /// table: *i32, table_stride: i64)`: k `[n, k_stride]` with heads of `k_width`, v alike; `slot` is
@@ -60,51 +61,124 @@ impl KvAppend {
                     let from = b.at(k, token, self.k_stride * F32);
                     let from = b.at(from, head, self.kv.k_width * F32);
                     let to = self.kv.keys(b, page, head);
-                    let to = b.at(to, column, self.kv.elem.bytes());
-                    self.key(b, from, to);
+                    self.key(b, from, to, column);
                     let from = b.at(v, token, self.v_stride * F32);
                     let from = b.at(from, head, self.kv.v_width * F32);
                     let to = self.kv.values(b, page, head);
-                    let to = b.at(to, column, self.kv.v_width * self.kv.elem.bytes());
-                    self.value(b, from, to);
+                    self.value(b, from, to, column);
                 });
             });
         })
     }
 
-    /// One key into a column: an element every 64.
-    fn key(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value) {
-        let size = self.kv.elem.bytes();
+    /// One key into column `column` of `to`: an element every 64.
+    fn key(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value, column: Value) {
+        let Some(elem) = self.kv.elem.plain() else {
+            return self.key_blocks(b, from, to, column);
+        };
+        let size = elem.bytes();
+        let to = b.at(to, column, size);
         b.for_unrolled(self.kv.k_width / LANES, 1, |b, i| {
             let from = b.at(from, i, LANES * F32);
             let to = b.at(to, i, LANES * PAGE * size);
-            if self.kv.elem == Elem::F32 {
+            if elem == Elem::F32 {
                 for lane in 0..LANES {
                     let p = b.offset(from, lane * F32);
-                    let v = b.load(crate::kernel::Ty::F32, p);
+                    let v = b.load(Ty::F32, p);
                     let p = b.offset(to, lane * PAGE * size);
                     b.store(v, p);
                 }
             } else {
                 let v = b.load_group(from);
-                let v = b.narrow(v, self.kv.elem);
-                for lane in 0..LANES {
-                    let x = b.extract(v, lane as u32);
-                    let p = b.offset(to, lane * PAGE * size);
-                    b.store(x, p);
-                }
+                let v = b.narrow(v, elem);
+                scatter(b, v, to, size);
             }
         });
     }
 
-    /// One value into a row.
-    fn value(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value) {
-        b.for_unrolled(self.kv.v_width / LANES, 4, |b, i| {
+    fn key_blocks(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value, column: Value) {
+        let scales = b.offset(to, PAGE * self.kv.k_width);
+        let scales = b.at(scales, column, Elem::F16.bytes());
+        let to = b.offset_by(to, column);
+        b.for_unrolled(self.kv.k_width / BLOCK, 1, |b, i| {
+            let from = b.at(from, i, BLOCK * F32);
+            let (scale, codes) = quantize(b, from);
+            let p = b.at(scales, i, PAGE * Elem::F16.bytes());
+            b.store(scale, p);
+            let to = b.at(to, i, BLOCK * PAGE);
+            scatter(b, codes[0], to, 1);
+            let to = b.offset(to, LANES * PAGE);
+            scatter(b, codes[1], to, 1);
+        });
+    }
+
+    /// One value into row `row` of `to`.
+    fn value(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value, row: Value) {
+        let width = self.kv.v_width;
+        let Some(elem) = self.kv.elem.plain() else {
+            return self.value_blocks(b, from, to, row);
+        };
+        let to = b.at(to, row, width * elem.bytes());
+        b.for_unrolled(width / LANES, 4, |b, i| {
             let p = b.at(from, i, LANES * F32);
             let v = b.load_group(p);
-            let v = b.narrow(v, self.kv.elem);
-            let p = b.at(to, i, LANES * self.kv.elem.bytes());
+            let v = b.narrow(v, elem);
+            let p = b.at(to, i, LANES * elem.bytes());
             b.store(v, p);
         });
     }
+
+    fn value_blocks(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value, row: Value) {
+        let width = self.kv.v_width;
+        let scales = b.offset(to, PAGE * width);
+        let scales = b.at(scales, row, width / BLOCK * Elem::F16.bytes());
+        let to = b.at(to, row, width);
+        b.for_unrolled(width / BLOCK, 1, |b, i| {
+            let from = b.at(from, i, BLOCK * F32);
+            let (scale, codes) = quantize(b, from);
+            let p = b.at(scales, i, Elem::F16.bytes());
+            b.store(scale, p);
+            let to = b.at(to, i, BLOCK);
+            b.store(codes[0], to);
+            let to = b.offset(to, LANES);
+            b.store(codes[1], to);
+        });
+    }
+}
+
+/// The lanes of `v`, `size` bytes each, to an element every 64.
+fn scatter(b: &mut KernelBuilder<'_>, v: Value, to: Value, size: i64) {
+    for lane in 0..LANES {
+        let x = b.extract(v, lane as u32);
+        let p = b.offset(to, lane * PAGE * size);
+        b.store(x, p);
+    }
+}
+
+/// A block of q8_0: the f16 scale `max|x| / 127` and the codes by the scale as stored, nearest even.
+fn quantize(b: &mut KernelBuilder<'_>, from: Value) -> (Value, [Value; 2]) {
+    debug_assert_eq!(KvElem::Q8_0.row_bytes(BLOCK), BLOCK + 2);
+    let p = b.offset(from, LANES * F32);
+    let x = [b.load_group(from), b.load_group(p)];
+    let size = x.map(|x| b.abs(x));
+    let size = b.max(size[0], size[1]);
+    let most = b.max_lanes(size);
+    let (top, one, zero) = (b.f32(127.0), b.f32(1.0), b.f32(0.0));
+    let scale = b.div(most, top);
+    let scale = b.narrow(scale, Elem::F16);
+    let d = b.widen(scale, Elem::F16);
+    let none = b.eq(d, zero);
+    let inverse = b.div(one, d);
+    let inverse = b.select(none, zero, inverse);
+    let inverse = b.broadcast(inverse);
+    let (low, high) = (b.splat(-127.0), b.splat(127.0));
+    let codes = x.map(|x| {
+        let v = b.mul(x, inverse);
+        let v = b.max(v, low);
+        let v = b.min(v, high);
+        let v = b.round_even(v);
+        let v = b.to_int(v, Elem::I32);
+        b.truncate(v, Elem::I8)
+    });
+    (scale, codes)
 }

@@ -3,11 +3,11 @@
 //! Encoders have no state: their keys and values go into pages that live for the step, in front of
 //! the attention that reads them, so that one attention kernel serves all.
 
-use llmc_ir::{DType, Inst, Op, Operand, Place, StateId, ops};
+use llmc_ir::{DType, Inst, Op, Operand, Place, StateId, ops, quant::Format};
 
-use super::{Lower, LowerError, kv_class, linear::elem, weight_arg};
+use super::{Lower, LowerError, kv_class, weight_arg};
 use crate::{
-    kernels::{self, KvLayout, Mask},
+    kernels::{self, KvElem, KvLayout, Mask},
     pack::Form,
     step::{Arg, BatchField, Extent, Kernel},
 };
@@ -29,8 +29,15 @@ impl<'a> Lower<'a> {
         k: &Place,
         v: &Place,
     ) -> Result<(), LowerError> {
+        let kv = self.kv_layout(class, dtype)?;
+        if kv.elem == KvElem::Q8_0 && [k, v].iter().any(|p| !is_whole_blocks(p)) {
+            return Err(self.error(format!(
+                "a q8_0 cache of heads {} and {}: q8_0 takes heads of whole blocks of 32",
+                k.layout, v.layout
+            )));
+        }
         let kernel = kernels::KvAppend {
-            kv: self.kv_layout(class, dtype),
+            kv,
             k_stride: i64::from(k.stride),
             v_stride: i64::from(v.stride),
         };
@@ -92,9 +99,19 @@ impl<'a> Lower<'a> {
             }
         };
         debug_assert_eq!(next + 1, inst.operands.len(), "only the step is left");
+        let (kv, group) = (self.kv_layout(class, dtype)?, i64::from(op.kv_group));
+        let context = i64::from(self.module.dims.t);
+        let split = match mask {
+            Mask::Causal { window } => {
+                let keys = window.map_or(context, |w| w.min(context));
+                kernels::Attend::split_for(&kv, group, keys)
+            }
+            // The sequences of encoders are never alone with one token.
+            Mask::Bidirectional => 0,
+        };
         let kernel = kernels::Attend {
-            kv: self.kv_layout(class, dtype),
-            group: i64::from(op.kv_group),
+            kv,
+            group,
             q_stride: i64::from(q.stride),
             out_stride: i64::from(out.stride),
             scale: op.scale,
@@ -102,7 +119,9 @@ impl<'a> Lower<'a> {
             mask,
             bias: bias.map(|(_, zero, stride)| kernels::RelativeBias { stride, zero }),
             sinks: false,
+            split,
         };
+        self.partials = self.partials.max(kernel.partial_bytes() as u64);
         self.scratch = self.scratch.max(kernel.scratch_bytes() as u64);
         // Pointers that are not read still want a value.
         let unread = Arg::Arena(q.at);
@@ -119,19 +138,27 @@ impl<'a> Lower<'a> {
             unread,
             Arg::Arena(out.at),
             Arg::Scratch,
+            Arg::Partials,
         ];
         self.push(Kernel::Attend(kernel), args);
         Ok(())
     }
 
-    fn kv_layout(&self, class: usize, dtype: DType) -> KvLayout {
+    fn kv_layout(&self, class: usize, dtype: DType) -> Result<KvLayout, LowerError> {
         let of = &self.kv[class];
-        KvLayout {
+        let elem = match dtype {
+            DType::F32 => KvElem::F32,
+            DType::F16 => KvElem::F16,
+            DType::BF16 => KvElem::BF16,
+            DType::Block(Format::Q8_0) => KvElem::Q8_0,
+            other => return Err(self.error(format!("a cache of {}", other.name()))),
+        };
+        Ok(KvLayout {
             heads: i64::from(of.kv_heads),
             k_width: i64::from(of.k_width),
             v_width: i64::from(of.v_width),
-            elem: elem(dtype),
-        }
+            elem,
+        })
     }
 
     /// The state that a view was appended to.
@@ -155,4 +182,13 @@ impl<'a> Lower<'a> {
         self.kv.push(class);
         Ok(self.kv.len() - 1)
     }
+}
+
+/// Whether every head's stored lanes are its own, in whole blocks of 32.
+fn is_whole_blocks(place: &Place) -> bool {
+    let heads = &place.layout.0;
+    heads.iter().all(|s| {
+        let logical: u32 = s.parts.iter().sum();
+        logical == s.group_width() && logical.is_multiple_of(32)
+    })
 }

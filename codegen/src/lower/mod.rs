@@ -39,27 +39,12 @@ pub struct LowerError {
 
 /// Lowers a planned module.
 pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerError> {
-    if let Some(state) = module
-        .states
-        .iter()
-        .find(|s| s.dtype.element_bytes().is_none())
-    {
-        return Err(LowerError {
-            func: ENTRY.into(),
-            op: "kv_append",
-            message: format!(
-                "@{} is a cache of {}, which has no kernel",
-                state.name,
-                state.dtype.name()
-            ),
-        });
-    }
     let mut kv: Vec<KvClass> = (0..module.states.len())
         .map(|i| state_class(module, StateId(i as u32)))
         .collect();
     let mut routines = Vec::new();
     let mut tables = Vec::new();
-    let (mut workspace, mut scratch) = (0u64, 0u64);
+    let (mut workspace, mut scratch, mut partials) = (0u64, 0u64, 0u64);
     // The entry goes last, wherever the module has it.
     let (entry, classes): (Vec<&Func>, Vec<&Func>) =
         module.funcs.iter().partition(|f| f.name == ENTRY);
@@ -74,17 +59,20 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
             calls: Vec::new(),
             workspace: 0,
             scratch: 0,
+            partials: 0,
             op: "",
         };
         l.function()?;
         workspace = workspace.max(l.workspace);
         scratch = scratch.max(l.scratch);
+        partials = partials.max(l.partials);
         routines.push(Routine {
             name: func.name.clone(),
             phases: l.phases,
         });
     }
     let workspace_at = module.arena_bytes.unwrap_or(0).next_multiple_of(64);
+    let partials_at = (workspace_at + workspace).next_multiple_of(64);
     let class = |name: &str| classes.iter().position(|f| f.name == name);
     let layers = module
         .layers()
@@ -115,8 +103,9 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
         layers,
         kv,
         tables,
-        arena_bytes: workspace_at + workspace,
+        arena_bytes: partials_at + partials,
         workspace_at,
+        partials_at,
         scratch_bytes: scratch.next_multiple_of(64),
         outputs: entry.map(outputs).unwrap_or_default(),
         taps,
@@ -184,8 +173,7 @@ fn kv_class(
     (k_width, v_width): (u32, u32),
     window: Option<u32>,
 ) -> KvClass {
-    let tokens = PAGE_TOKENS as u64;
-    let floats = u64::from(kv_heads) * tokens * u64::from(k_width + v_width);
+    let token = [k_width, v_width].map(|w| dtype.row_bytes(w.into()));
     KvClass {
         name: name.to_string(),
         dtype: dtype.name().to_string(),
@@ -193,7 +181,7 @@ fn kv_class(
         kv_heads,
         k_width,
         v_width,
-        page_bytes: floats * dtype.row_bytes(1),
+        page_bytes: u64::from(kv_heads) * PAGE_TOKENS as u64 * (token[0] + token[1]),
         window,
         scratch: false,
     }
@@ -210,6 +198,7 @@ struct Lower<'a> {
     calls: Vec<Call>,
     workspace: u64,
     scratch: u64,
+    partials: u64,
     op: &'static str,
 }
 

@@ -181,6 +181,7 @@ fn argument(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, arg: Arg) 
             b.offset(arena, at as i64)
         }
         Arg::Workspace(at) => argument(b, plan, frame, Arg::Arena(plan.workspace_at + at)),
+        Arg::Partials => argument(b, plan, frame, Arg::Arena(plan.partials_at)),
         Arg::Weight {
             offset,
             slot_stride,

@@ -14,10 +14,12 @@ pub struct StepPlan {
     pub kv: Vec<KvClass>,
     /// Constants that kernels read: rotary frequencies.
     pub tables: Vec<Vec<f32>>,
-    /// Bytes of the arena: the module's, then the kernels' workspace.
+    /// Bytes of the arena: the module's, then the kernels' workspace, then attention's partials.
     pub arena_bytes: u64,
     /// Where the workspace starts.
     pub workspace_at: u64,
+    /// Where the partials start, which nothing else writes: they keep counters between calls.
+    pub partials_at: u64,
     /// Bytes of scratch for each thread.
     pub scratch_bytes: u64,
     pub outputs: Vec<Output>,
@@ -61,6 +63,8 @@ pub enum Arg {
     Arena(u64),
     /// Memory of the workspace, at an offset.
     Workspace(u64),
+    /// The partials.
+    Partials,
     /// The weight's entry for the slot of the running layer: its offset and slot stride.
     Weight {
         offset: u64,

@@ -3,8 +3,7 @@
 use crate::attend_world::{Case, Part, SEQUENCES, World, case};
 use crate::buffer::{assert_bits, assert_close};
 use crate::harness::{Loaded, load_all, same_bits};
-use llmc_codegen::kernel::Elem;
-use llmc_codegen::kernels::{Mask, RelativeBias};
+use llmc_codegen::kernels::{Attend, KvElem, Mask, RelativeBias};
 
 fn compare(world: &World<'_>, parts: &[Part], found: &[f32]) {
     let stride = world.c.attend.out_stride as usize;
@@ -96,23 +95,28 @@ fn mixed_steps(world: &World<'_>, lib: &Loaded, lengths: [usize; SEQUENCES], all
 #[test]
 fn head_widths() {
     for width in [6, 24, 40, 64, 72, 80, 128, 256] {
-        check(&case(width, width, 2, 1, Elem::F32), 70);
+        check(&case(width, width, 2, 1, KvElem::F32), 70);
     }
-    check(&case(40, 24, 1, 2, Elem::F32), 70);
+    check(&case(40, 24, 1, 2, KvElem::F32), 70);
     for (width, elem) in [
-        (6, Elem::F16),
-        (40, Elem::BF16),
-        (80, Elem::F16),
-        (256, Elem::BF16),
+        (6, KvElem::F16),
+        (40, KvElem::BF16),
+        (80, KvElem::F16),
+        (256, KvElem::BF16),
+        (64, KvElem::Q8_0),
+        (96, KvElem::Q8_0),
+        (128, KvElem::Q8_0),
+        (256, KvElem::Q8_0),
     ] {
         check(&case(width, width, 1, 3, elem), 70);
     }
-    check(&case(24, 72, 2, 1, Elem::F16), 70);
+    check(&case(24, 72, 2, 1, KvElem::F16), 70);
+    check(&case(32, 96, 2, 1, KvElem::Q8_0), 70);
 }
 
 #[test]
 fn lengths() {
-    let c = case(32, 32, 2, 1, Elem::F32);
+    let c = case(32, 32, 2, 1, KvElem::F32);
     for length in [1, 2, 5, 6, 7, 16, 48, 50, 64, 65, 130, 300] {
         check(&c, length);
     }
@@ -120,26 +124,26 @@ fn lengths() {
 
 #[test]
 fn groups_and_types() {
-    for elem in [Elem::F32, Elem::F16, Elem::BF16] {
+    for elem in [KvElem::F32, KvElem::F16, KvElem::BF16, KvElem::Q8_0] {
         for (heads, group) in [(1, 4), (2, 7), (3, 2)] {
             check(&case(32, 32, heads, group, elem), 100);
         }
-        // A token's rows fill more than one unit.
-        check(&case(24, 24, 1, 32, elem), 66);
+        // A token's rows fill more than one item.
+        check(&case(32, 32, 1, 32, elem), 66);
     }
 }
 
 #[test]
 fn masks() {
-    let mut c = case(32, 48, 2, 2, Elem::F32);
+    let mut c = case(32, 48, 2, 2, KvElem::F32);
     for window in [1, 16, 64, 100] {
         c.attend.mask = Mask::Causal {
             window: Some(window),
         };
         check(&c, 200);
     }
-    for elem in [Elem::F16, Elem::BF16] {
-        let mut c = case(40, 40, 1, 4, elem);
+    for (width, elem) in [(40, KvElem::F16), (40, KvElem::BF16), (64, KvElem::Q8_0)] {
+        let mut c = case(width, width, 1, 4, elem);
         c.attend.mask = Mask::Causal { window: Some(70) };
         check(&c, 200);
         c.attend.mask = Mask::Bidirectional;
@@ -153,7 +157,7 @@ fn masks() {
 
 #[test]
 fn score_options() {
-    let mut c = case(32, 32, 2, 2, Elem::F32);
+    let mut c = case(32, 32, 2, 2, KvElem::F32);
     c.attend.softcap = Some(2.0);
     check(&c, 100);
     c.attend.sinks = true;
@@ -163,11 +167,111 @@ fn score_options() {
         zero: 100,
     });
     check(&c, 100);
-    let mut windowed = case(24, 24, 1, 3, Elem::BF16);
+    let mut windowed = case(24, 24, 1, 3, KvElem::BF16);
     windowed.attend.mask = Mask::Causal { window: Some(30) };
     windowed.attend.bias = c.attend.bias;
     windowed.attend.softcap = Some(5.0);
     check(&windowed, 100);
     c.attend.mask = Mask::Bidirectional;
     check(&c, 100);
+}
+
+/// Long contexts, whose chunks several threads share: one token at each of `positions`, alone, behind
+/// others in one step (a prefill), and with another sequence's, against the reference.
+fn check_long(c: &mut Case, positions: &[usize]) {
+    let length = positions.iter().max().map_or(1, |p| p + 1);
+    let a = &mut c.attend;
+    a.split = 2 * Attend::split_for(&a.kv, a.group, length as i64);
+    let c = &*c;
+    let loaded = load_all(|b| {
+        c.append.emit(b);
+        c.attend.emit(b);
+    });
+    let world = World::new(c, length);
+    let stride = c.attend.out_stride as usize;
+    let all: Vec<Part> = (0..2).map(|s| (s, 0, length)).collect();
+    let mut caches: Vec<_> = loaded
+        .iter()
+        .map(|lib| {
+            let mut cache = world.cache();
+            world.append(lib, 2, &mut cache, &all);
+            (lib.level.name, cache)
+        })
+        .collect();
+    let mut attend = |parts: &[Part]| {
+        same_bits(&loaded, |lib, threads| {
+            let cache = caches.iter_mut().find(|c| c.0 == lib.level.name);
+            let (_, cache) = cache.expect("a cache for each level");
+            world.attend(lib, threads, cache, parts)
+        })
+    };
+    for (i, &p) in positions.iter().enumerate() {
+        let alone = attend(&[(0, p, 1)]);
+        compare(&world, &[(0, p, 1)], &alone);
+        let others = p.min(40);
+        let prefill = attend(&[(0, p - others, others + 1)]);
+        assert_bits(&prefill[others * stride..], &alone, "the end of a prefill");
+        let other = (1, positions[positions.len() - 1 - i], 1);
+        let both = attend(&[other, (0, p, 1)]);
+        assert_bits(&both[stride..], &alone, "beside another sequence");
+        assert_bits(&both[..stride], &attend(&[other]), "the other sequence");
+    }
+}
+
+#[test]
+fn long_contexts() {
+    let ends = [0, 62, 63, 64, 127, 128, 255, 256, 300, 511, 512, 1000, 2999];
+    check_long(&mut case(64, 64, 2, 7, KvElem::F32), &ends);
+    for (width, heads, group, elem) in [
+        (256, 1, 4, KvElem::F16),
+        (256, 1, 4, KvElem::Q8_0),
+        (64, 2, 7, KvElem::Q8_0),
+        (80, 1, 3, KvElem::BF16),
+        (96, 3, 1, KvElem::Q8_0),
+        (128, 1, 14, KvElem::BF16),
+        (128, 2, 2, KvElem::Q8_0),
+        // Two items for one token and head.
+        (32, 1, 32, KvElem::F16),
+    ] {
+        check_long(&mut case(width, width, heads, group, elem), &[0, 130, 700]);
+    }
+}
+
+#[test]
+fn long_contexts_with_windows_and_sinks() {
+    for (window, elem) in [(1, KvElem::F32), (100, KvElem::Q8_0), (512, KvElem::F16)] {
+        let mut c = case(64, 64, 1, 4, elem);
+        c.attend.mask = Mask::Causal {
+            window: Some(window),
+        };
+        check_long(&mut c, &[0, 99, 100, 511, 512, 640, 1500]);
+        c.attend.sinks = true;
+        c.attend.softcap = Some(3.0);
+        check_long(&mut c, &[0, 100, 640, 1000]);
+    }
+}
+
+/// Partials that do not hold a step's chunks change nothing but who computes.
+#[test]
+fn too_few_partials() {
+    let whole = case(64, 64, 1, 4, KvElem::F16);
+    let mut none = case(64, 64, 1, 4, KvElem::F16);
+    none.attend.split = 0;
+    let mut few = case(64, 64, 1, 4, KvElem::F16);
+    few.attend.split = 5;
+    let row = |c: &Case| {
+        let loaded = load_all(|b| {
+            c.append.emit(b);
+            c.attend.emit(b);
+        });
+        let world = World::new(c, 400);
+        let mut cache = world.cache();
+        world.append(&loaded[0], 1, &mut cache, &[(0, 0, 400)]);
+        same_bits(&loaded, |lib, threads| {
+            world.attend(lib, threads, &mut cache, &[(0, 399, 1)])
+        })
+    };
+    let expected = row(&whole);
+    assert_bits(&row(&none), &expected, "without partials");
+    assert_bits(&row(&few), &expected, "with too few partials");
 }

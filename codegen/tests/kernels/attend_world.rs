@@ -1,10 +1,9 @@
 //! Sequences to attend over: their queries, keys and values, a cache to put them into, a step of the
 //! kernels over it, and attention in f64.
 
-use crate::buffer::{Buffer, Random, pad, rounded};
+use crate::buffer::{Buffer, Random, pad, rounded_row};
 use crate::harness::Loaded;
-use llmc_codegen::kernel::Elem;
-use llmc_codegen::kernels::{Attend, KvAppend, KvLayout, Mask};
+use llmc_codegen::kernels::{Attend, KvAppend, KvElem, KvLayout, Mask};
 
 pub type AppendFn = unsafe extern "C" fn(
     u64,
@@ -33,6 +32,7 @@ type AttendFn = unsafe extern "C" fn(
     *const u8,
     *mut u8,
     *mut u8,
+    *mut u8,
 );
 
 pub struct Case {
@@ -43,13 +43,12 @@ pub struct Case {
     dv: usize,
 }
 
-/// Pages per sequence, and sequences, of the test's cache.
-const PAGES: usize = 8;
+/// Sequences of the test's cache.
 pub const SEQUENCES: usize = 3;
 /// A page that is not mapped: far outside of memory that exists.
 const NO_PAGE: i32 = i32::MIN;
 
-pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: Elem) -> Case {
+pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: KvElem) -> Case {
     let kv = KvLayout {
         heads: heads as i64,
         k_width: pad(dk, 16) as i64,
@@ -67,6 +66,8 @@ pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: Elem) -> Cas
             mask: Mask::Causal { window: None },
             bias: None,
             sinks: false,
+            // Room for one token of each sequence over some hundred keys.
+            split: SEQUENCES as i64 * Attend::split_for(&kv, group as i64, 300),
         },
         append: KvAppend {
             kv,
@@ -85,6 +86,10 @@ pub struct World<'a> {
     q: Vec<Vec<f32>>,
     k: Vec<Vec<f32>>,
     v: Vec<Vec<f32>>,
+    /// k and v as they come back from the cache.
+    stored: [Vec<Vec<f32>>; 2],
+    /// Pages of a sequence.
+    pages: usize,
     bias: Vec<f32>,
     sinks: Vec<f32>,
     stale: Buffer,
@@ -118,16 +123,33 @@ impl World<'_> {
         let q = fill(all, c.dk, kp, a.q_stride as usize);
         let k = fill(heads, c.dk, kp, c.append.k_stride as usize);
         let v = fill(heads, c.dv, vp, c.append.v_stride as usize);
+        let back = |all: &[Vec<f32>], physical: usize, stride: usize| {
+            let row = |row: &[f32]| -> Vec<f32> {
+                let (lanes, behind) = row.split_at(heads * physical);
+                let lanes = lanes.chunks(physical);
+                let lanes = lanes.flat_map(|x| rounded_row(x, a.kv.elem));
+                lanes.chain(behind.iter().copied()).collect()
+            };
+            let rows = |rows: &Vec<f32>| rows.chunks(stride).flat_map(row).collect();
+            all.iter().map(rows).collect::<Vec<Vec<f32>>>()
+        };
+        let stored = [
+            back(&k, kp, c.append.k_stride as usize),
+            back(&v, vp, c.append.v_stride as usize),
+        ];
+        let pages = length.div_ceil(64);
         let stride = a.bias.map_or(1, |b| b.stride as usize);
         let bias = (0..all * stride).map(|_| random.unit()).collect();
         let sinks = (0..all).map(|_| random.unit()).collect();
-        let mut stale = Buffer::bytes(a.kv.page_bytes() as usize * PAGES * SEQUENCES);
+        let mut stale = Buffer::bytes(a.kv.page_bytes() as usize * pages * SEQUENCES);
         stale.fill_stale(a.kv.elem, &mut random);
         World {
             c,
             q,
             k,
             v,
+            stored,
+            pages,
             bias,
             sinks,
             stale,
@@ -141,39 +163,58 @@ impl World<'_> {
 
     /// Appends and attends one step; returns the rows of `out`.
     pub fn step(&self, lib: &Loaded, threads: u64, cache: &mut Buffer, parts: &[Part]) -> Vec<f32> {
-        let (a, append) = (&self.c.attend, &self.c.append);
-        let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut pos, mut seq, mut starts, mut lens) = (vec![], vec![], vec![0], vec![]);
-        let mut table = Vec::new();
-        let stride = PAGES + 2;
-        for (i, (s, from, count)) in parts.iter().enumerate() {
-            let rows = |all: &[f32], stride: i64| {
-                all[from * stride as usize..(from + count) * stride as usize].to_vec()
-            };
-            q.extend(rows(&self.q[*s], a.q_stride));
-            k.extend(rows(&self.k[*s], append.k_stride));
-            v.extend(rows(&self.v[*s], append.v_stride));
-            pos.extend((*from..from + count).map(|p| p as i32));
-            seq.extend(std::iter::repeat_n(i as i32, *count));
-            starts.push(pos.len() as i32);
-            lens.push((from + count) as i32);
-            // Pages of the sequences lie mixed, in falling order.
-            table.extend((0..stride).map(|p| match p {
-                p if p * 64 < from + count => ((PAGES - 1 - p) * SEQUENCES + s) as i32,
-                _ => NO_PAGE,
-            }));
-        }
-        let n = pos.len();
-        let [mut q, mut k, mut v] = [q, k, v].map(|x| Buffer::from_f32(&x));
-        let [mut pos, mut seq, mut starts, mut lens, mut table] =
-            [pos, seq, starts, lens, table].map(|x| Buffer::from_i32(&x));
-        let [mut bias, mut sinks] = [&self.bias, &self.sinks].map(|x| Buffer::from_f32(x));
-        let mut out = Buffer::floats(n * a.out_stride as usize);
-        out.f32_mut().fill(f32::NAN);
-        // SAFETY: the documented signatures and sizes.
+        self.append(lib, threads, cache, parts);
+        self.attend(lib, threads, cache, parts)
+    }
+
+    /// The rows of `all` that a step takes.
+    fn rows(all: &[Vec<f32>], stride: i64, parts: &[Part]) -> Buffer {
+        let stride = stride as usize;
+        let rows = parts
+            .iter()
+            .flat_map(|(s, from, count)| &all[*s][from * stride..(from + count) * stride]);
+        Buffer::from_f32(&rows.copied().collect::<Vec<_>>())
+    }
+
+    fn positions(parts: &[Part]) -> Buffer {
+        let pos = parts
+            .iter()
+            .flat_map(|(_, from, count)| *from..from + count);
+        Buffer::from_i32(&pos.map(|p| p as i32).collect::<Vec<_>>())
+    }
+
+    /// Entries of a row of the table.
+    fn table_stride(&self) -> usize {
+        self.pages + 2
+    }
+
+    /// Pages of the sequences lie mixed, in falling order.
+    fn table(&self, parts: &[Part]) -> Buffer {
+        let entry = |s: usize, keys: usize, p: usize| match p {
+            p if p * 64 < keys => ((self.pages - 1 - p) * SEQUENCES + s) as i32,
+            _ => NO_PAGE,
+        };
+        let rows = parts.iter().flat_map(|&(s, from, count)| {
+            (0..self.table_stride()).map(move |p| entry(s, from + count, p))
+        });
+        Buffer::from_i32(&rows.collect::<Vec<_>>())
+    }
+
+    /// Puts the keys and values of a step into the cache.
+    pub fn append(&self, lib: &Loaded, threads: u64, cache: &mut Buffer, parts: &[Part]) {
+        let append = &self.c.append;
+        let n: usize = parts.iter().map(|p| p.2).sum();
+        let mut k = Self::rows(&self.k, append.k_stride, parts);
+        let mut v = Self::rows(&self.v, append.v_stride, parts);
+        let (mut pos, mut table) = (Self::positions(parts), self.table(parts));
+        let seq = parts.iter().enumerate();
+        let seq: Vec<i32> = seq
+            .flat_map(|(i, p)| std::iter::repeat_n(i as i32, p.2))
+            .collect();
+        let mut seq = Buffer::from_i32(&seq);
+        // SAFETY: the documented signature and sizes.
         unsafe {
             let f: AppendFn = lib.get(&append.symbol());
-            let g: AttendFn = lib.get(&a.symbol());
             for t in 0..threads {
                 f(
                     t,
@@ -185,19 +226,51 @@ impl World<'_> {
                     seq.ptr(),
                     cache.ptr(),
                     table.ptr(),
-                    stride as u64,
+                    self.table_stride() as u64,
                 );
             }
+        }
+    }
+
+    /// Attends the tokens of a step, whose keys are in the cache; returns the rows of `out`.
+    pub fn attend(
+        &self,
+        lib: &Loaded,
+        threads: u64,
+        cache: &mut Buffer,
+        parts: &[Part],
+    ) -> Vec<f32> {
+        let a = &self.c.attend;
+        let n: usize = parts.iter().map(|p| p.2).sum();
+        let mut q = Self::rows(&self.q, a.q_stride, parts);
+        let (mut pos, mut table) = (Self::positions(parts), self.table(parts));
+        let mut starts = vec![0];
+        for (_, _, count) in parts {
+            starts.push(starts[starts.len() - 1] + *count as i32);
+        }
+        let lens: Vec<i32> = parts.iter().map(|p| (p.1 + p.2) as i32).collect();
+        let [mut starts, mut lens] = [starts, lens].map(|x| Buffer::from_i32(&x));
+        let [mut bias, mut sinks] = [&self.bias, &self.sinks].map(|x| Buffer::from_f32(x));
+        let mut out = Buffer::floats(n * a.out_stride as usize);
+        out.f32_mut().fill(f32::NAN);
+        let mut partials = Buffer::scratch(a.partial_bytes());
+        const COUNTERS: usize = 64;
+        if a.split > 0 {
+            partials.f32_mut()[..COUNTERS].fill(0.0);
+        }
+        // SAFETY: the documented signature and sizes.
+        unsafe {
+            let f: AttendFn = lib.get(&a.symbol());
             for t in 0..threads {
                 let mut scratch = Buffer::scratch(a.scratch_bytes());
-                g(
+                f(
                     t,
                     threads,
                     parts.len() as u64,
                     q.ptr(),
                     cache.ptr(),
                     table.ptr(),
-                    stride as u64,
+                    self.table_stride() as u64,
                     pos.ptr(),
                     starts.ptr(),
                     lens.ptr(),
@@ -205,9 +278,18 @@ impl World<'_> {
                     sinks.ptr(),
                     out.ptr(),
                     scratch.ptr(),
+                    partials.ptr(),
                 );
                 scratch.assert_within(a.scratch_bytes());
             }
+        }
+        partials.assert_within(a.partial_bytes());
+        if a.split > 0 {
+            let counters = &partials.f32()[..COUNTERS];
+            assert!(
+                counters.iter().all(|c| c.to_bits() == 0),
+                "the counters are back at zero"
+            );
         }
         let behind = &out.f32()[n * a.out_stride as usize..];
         assert!(
@@ -234,12 +316,12 @@ impl World<'_> {
                 .iter()
                 .map(|j| {
                     let q = &self.q[s][i * a.q_stride as usize + h * kp..][..self.c.dk];
-                    let k =
-                        &self.k[s][j * append.k_stride as usize + h / group * kp..][..self.c.dk];
+                    let k = &self.stored[0][s][j * append.k_stride as usize + h / group * kp..]
+                        [..self.c.dk];
                     let dot: f64 = q
                         .iter()
                         .zip(k)
-                        .map(|(x, y)| f64::from(*x) * f64::from(rounded(*y, a.kv.elem)))
+                        .map(|(x, y)| f64::from(*x) * f64::from(*y))
                         .sum();
                     let mut score = dot * f64::from(a.scale);
                     if let Some(cap) = a.softcap {
@@ -257,9 +339,10 @@ impl World<'_> {
             scores.iter_mut().for_each(|x| *x = (*x - top).exp());
             let total = scores.iter().sum::<f64>() + sink.map_or(0.0, |x| (x - top).exp());
             for (j, p) in visible.iter().zip(&scores) {
-                let v = &self.v[s][j * append.v_stride as usize + h / group * vp..][..self.c.dv];
+                let v = &self.stored[1][s][j * append.v_stride as usize + h / group * vp..]
+                    [..self.c.dv];
                 for (o, x) in out[h * vp..].iter_mut().zip(v) {
-                    *o += p / total * f64::from(rounded(*x, a.kv.elem));
+                    *o += p / total * f64::from(*x);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 use llmc_codegen::kernel::Elem;
+use llmc_codegen::kernels::KvElem;
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
@@ -75,13 +76,18 @@ impl Buffer {
         }
     }
 
+    pub fn u8(&self) -> &[u8] {
+        // SAFETY: the lines are initialised.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
+    }
+
     pub fn u16(&self) -> &[u16] {
         // SAFETY: the lines are initialised and more aligned than u16.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 32) }
     }
 
     pub fn u16_mut(&mut self) -> &mut [u16] {
-        // SAFETY: as above.
+        // SAFETY: the lines are initialised, more aligned than u16, and uniquely borrowed.
         unsafe {
             std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 32)
         }
@@ -109,9 +115,9 @@ impl Buffer {
     }
 
     /// Fills the whole buffer with finite numbers of any size, as a recycled page may hold them.
-    pub fn fill_stale(&mut self, elem: Elem, random: &mut Random) {
+    pub fn fill_stale(&mut self, elem: KvElem, random: &mut Random) {
         let most = match elem {
-            Elem::F32 => {
+            KvElem::F32 => {
                 for v in self.f32_mut() {
                     let bits = (random.next() << 16 ^ random.next()) as u32;
                     let stale = f32::from_bits(bits);
@@ -119,8 +125,9 @@ impl Buffer {
                 }
                 return;
             }
-            Elem::F16 => f16::MAX.to_bits(),
-            _ => bf16::MAX.to_bits(),
+            // Any byte is a code of q8_0; its scales are f16.
+            KvElem::F16 | KvElem::Q8_0 => f16::MAX.to_bits(),
+            KvElem::BF16 => bf16::MAX.to_bits(),
         };
         for v in self.u16_mut() {
             let bits = random.next() as u16;
@@ -134,12 +141,38 @@ impl Buffer {
     }
 }
 
+/// A block of q8_0 of 32 values: the f16 scale `max|x| / 127`, and the codes by it, nearest even.
+pub fn q8_0(values: &[f32]) -> (f16, Vec<i8>) {
+    let most = values.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+    let scale = f16::from_f32(most / 127.0);
+    let d = scale.to_f32();
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let code = |x: &f32| (x * inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
+    (scale, values.iter().map(code).collect())
+}
+
 /// `v` as it comes back from storage as `elem`.
 pub fn rounded(v: f32, elem: Elem) -> f32 {
     match elem {
         Elem::F16 => f16::from_f32(v).to_f32(),
         Elem::BF16 => bf16::from_f32(v).to_f32(),
         _ => v,
+    }
+}
+
+/// A head's key or value as it comes back from a cache.
+pub fn rounded_row(row: &[f32], elem: KvElem) -> Vec<f32> {
+    match elem.plain() {
+        Some(elem) => row.iter().map(|x| rounded(*x, elem)).collect(),
+        None => row
+            .chunks(32)
+            .flat_map(|block| {
+                let (scale, codes) = q8_0(block);
+                codes
+                    .into_iter()
+                    .map(move |q| f32::from(q) * scale.to_f32())
+            })
+            .collect(),
     }
 }
 

@@ -1,37 +1,53 @@
 //! What `kv_append` leaves in the pages: the bits of every key and value, and nothing else.
 
 use crate::attend_world::AppendFn;
-use crate::buffer::{Buffer, Random};
+use crate::buffer::{Buffer, Random, q8_0};
 use crate::harness::load_all;
 use half::{bf16, f16};
-use llmc_codegen::kernel::Elem;
-use llmc_codegen::kernels::{KvAppend, KvLayout};
+use llmc_codegen::kernels::{KvAppend, KvElem, KvLayout};
 
 const PAGES: usize = 5;
 const TABLE: [i32; 6] = [3, 1, -1, 4, 0, -1];
 
 /// The bits of a stored element.
-fn stored(v: f32, elem: Elem) -> u32 {
+fn stored(v: f32, elem: KvElem) -> Vec<u8> {
     match elem {
-        Elem::F16 => u32::from(f16::from_f32(v).to_bits()),
-        Elem::BF16 => u32::from(bf16::from_f32(v).to_bits()),
-        _ => v.to_bits(),
+        KvElem::F16 => f16::from_f32(v).to_le_bytes().into(),
+        KvElem::BF16 => bf16::from_f32(v).to_le_bytes().into(),
+        _ => v.to_le_bytes().into(),
     }
 }
 
-/// Element `i` of a cache.
-fn element(cache: &Buffer, i: usize, elem: Elem) -> u32 {
-    match elem {
-        Elem::F32 => cache.f32()[i].to_bits(),
-        _ => u32::from(cache.u16()[i]),
+/// Puts `width` values of a head into its part of a page: element `i` of token `t` is the
+/// `at(i, t)`th, of `64 · width`; the scales of q8_0 lie behind its codes alike.
+fn put(part: &mut [u8], values: &[f32], elem: KvElem, at: impl Fn(usize, usize) -> usize) {
+    let size = elem.row_bytes(32) as usize / 32;
+    if elem != KvElem::Q8_0 {
+        for (i, v) in values.iter().enumerate() {
+            let to = at(i, values.len()) * size;
+            part[to..to + size].copy_from_slice(&stored(*v, elem));
+        }
+        return;
+    }
+    let blocks = values.len() / 32;
+    let scales = 64 * values.len();
+    for (block, values) in values.chunks(32).enumerate() {
+        let (scale, codes) = q8_0(values);
+        for (i, code) in codes.into_iter().enumerate() {
+            part[at(block * 32 + i, blocks * 32)] = code as u8;
+        }
+        let to = scales + at(block, blocks) * 2;
+        part[to..to + 2].copy_from_slice(&scale.to_le_bytes());
     }
 }
 
 /// Numbers of every size, among them ties, subnormals and what overflows f16.
-fn value(random: &mut Random, elem: Elem) -> f32 {
-    let tie = if elem == Elem::F16 { 0x1000 } else { 0x8000 };
+fn value(random: &mut Random, elem: KvElem) -> f32 {
+    let tie = if elem == KvElem::F16 { 0x1000 } else { 0x8000 };
     let exponents = [100, 104, 110, 112, 113, 120, 127, 130, 142, 143, 200];
-    let exponent: u32 = exponents[random.next() as usize % exponents.len()];
+    // A scale of q8_0 beyond f16 would be infinite.
+    let known = exponents.len() - usize::from(elem == KvElem::Q8_0);
+    let exponent: u32 = exponents[random.next() as usize % known];
     let bits = random.next() as u32;
     let mantissa = match bits >> 28 & 3 {
         0 => bits & 0x7f_ffff & !(2 * tie - 1) | tie,
@@ -60,24 +76,24 @@ fn check(kv: KvLayout) {
     let k: Vec<f32> = (0..n * ks).map(|_| value(&mut random, kv.elem)).collect();
     let v: Vec<f32> = (0..n * vs).map(|_| value(&mut random, kv.elem)).collect();
 
-    let page = heads * 64 * (kw + vw);
+    let page = kv.page_bytes() as usize;
     let mut stale = Buffer::bytes(PAGES * kv.page_bytes() as usize);
     stale.fill_stale(kv.elem, &mut random);
-    let mut expected: Vec<u32> = (0..PAGES * page)
-        .map(|i| element(&stale, i, kv.elem))
-        .collect();
+    let mut expected = stale.u8()[..PAGES * page].to_vec();
+    let (key, value) = (
+        64 * kv.elem.row_bytes(kv.k_width) as usize,
+        64 * kv.elem.row_bytes(kv.v_width) as usize,
+    );
     for token in 0..n {
         let (index, column) = (pos[token] as usize / 64, pos[token] as usize % 64);
         let start = TABLE[seq[token] as usize * 3 + index] as usize * page;
         for h in 0..heads {
-            for i in 0..kw {
-                let at = start + (h * kw + i) * 64 + column;
-                expected[at] = stored(k[token * ks + h * kw + i], kv.elem);
-            }
-            for i in 0..vw {
-                let at = start + heads * kw * 64 + (h * 64 + column) * vw + i;
-                expected[at] = stored(v[token * vs + h * vw + i], kv.elem);
-            }
+            let part = &mut expected[start + h * key..][..key];
+            let values = &k[token * ks + h * kw..][..kw];
+            put(part, values, kv.elem, |i, _| i * 64 + column);
+            let part = &mut expected[start + heads * key + h * value..][..value];
+            let values = &v[token * vs + h * vw..][..vw];
+            put(part, values, kv.elem, |i, width| column * width + i);
         }
     }
 
@@ -96,11 +112,10 @@ fn check(kv: KvLayout) {
                     f(t, threads, n as u64, k, v, pos, seq, slot, table, 3);
                 }
             }
-            for (i, e) in expected.iter().enumerate() {
-                let found = element(&cache, i, kv.elem);
+            for (i, (found, e)) in cache.u8().iter().zip(&expected).enumerate() {
                 assert!(
-                    found == *e,
-                    "{} on {}: element {i} is {found:x}, not {e:x}",
+                    found == e,
+                    "{} on {}: byte {i} is {found:x}, not {e:x}",
                     append.symbol(),
                     lib.level.name
                 );
@@ -111,7 +126,7 @@ fn check(kv: KvLayout) {
 
 #[test]
 fn bits_of_pages() {
-    for elem in [Elem::F32, Elem::F16, Elem::BF16] {
+    for elem in [KvElem::F32, KvElem::F16, KvElem::BF16] {
         for (heads, k_width, v_width) in [(1, 16, 16), (2, 48, 32), (3, 80, 128)] {
             check(KvLayout {
                 heads,
@@ -120,5 +135,13 @@ fn bits_of_pages() {
                 elem,
             });
         }
+    }
+    for (heads, k_width, v_width) in [(1, 32, 32), (2, 64, 96), (3, 128, 32)] {
+        check(KvLayout {
+            heads,
+            k_width,
+            v_width,
+            elem: KvElem::Q8_0,
+        });
     }
 }
