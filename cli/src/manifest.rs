@@ -75,6 +75,8 @@ pub fn manifest(
         outputs: plan.outputs.clone(),
         taps: plan.taps,
         kv: plan.kv.clone(),
+        phases: plan.phases(),
+        best: plan.logits.is_some(),
         activations: activations(module).into(),
         quant: precision.quant.name().into(),
         tokens: SpecialTokens {

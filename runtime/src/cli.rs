@@ -10,6 +10,7 @@ use crate::generate::GenerateArgs;
 use crate::infer::InferArgs;
 use crate::info::InfoArgs;
 use crate::perplexity::PerplexityArgs;
+use crate::profile::ProfileArgs;
 use crate::text_tools::{DetokenizeArgs, TokenizeArgs};
 use crate::threads::MAX_THREADS;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -69,6 +70,8 @@ pub enum Task {
     Bench(BenchArgs),
     /// Measure how well the model foretells a text
     Perplexity(PerplexityArgs),
+    /// Measure where the time of a step goes
+    Profile(ProfileArgs),
     /// Show what this executable is and needs
     Info(InfoArgs),
     /// Check the weights against their digest
@@ -140,6 +143,7 @@ mod tests {
             "detokenize 1 2 3 --skip-special",
             "bench -p 1 -n 2 -b 3 -s 4 -r 5 --json",
             "perplexity - --window 512 --stride 256 --json --nll x",
+            "profile -p 8 -n 4 --json -t 1",
             "info --json --quiet",
             "verify",
             "classify anything --at all",

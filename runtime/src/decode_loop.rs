@@ -171,6 +171,7 @@ pub fn continue_text(
         return Ok(done);
     }
 
+    let gives_best = sampler.is_greedy() && engine.choose_best();
     let mut token = None;
     let mut step = |engine: &mut Engine<'_>, ids: &[i32]| -> Result<Option<u32>> {
         let work = Work {
@@ -181,7 +182,11 @@ pub fn continue_text(
         };
         let run = engine.run(&[work], &mut |view| {
             if view.spans[0].last {
-                token = Some(sampler.sample(view.row(logits, 0))?);
+                token = Some(if gives_best && sampler.is_plainly_greedy() {
+                    sampler.take(view.best(0))?
+                } else {
+                    sampler.sample(view.row(logits, 0))?
+                });
             }
             if interrupt::requested() {
                 Err(Error::Interrupted)

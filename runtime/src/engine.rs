@@ -13,9 +13,10 @@
 use crate::barrier::{Barrier, step_barrier};
 use crate::kv_cache::{KvCache, KvPlan, SeqId};
 use crate::memory::Region;
+use crate::recorder::Recorder;
 use crate::threads::{Pool, granted_cores};
 use crate::{Error, Result};
-use llmc_abi::{ABI_VERSION, Batch, Kind, Manifest, Per, StepCtx, StepFn};
+use llmc_abi::{ABI_VERSION, Batch, Best, Kind, Manifest, Per, StepCtx, StepFn};
 use std::ptr;
 
 /// A compiled model as the engine needs it.
@@ -102,6 +103,9 @@ pub struct Engine<'m> {
     /// Longrope models only: the tokens of each sequence, and which factors its cache is for.
     history: Vec<Vec<i32>>,
     is_long: Vec<bool>,
+    /// The threads' greedy choices `[threads][max_rows]`; empty unless asked for.
+    best: Vec<Best>,
+    recorder: Option<Recorder>,
     // The step's batch; capacities are the model's limits.
     spans: Vec<Span>,
     ids: Vec<i32>,
@@ -175,6 +179,8 @@ impl<'m> Engine<'m> {
                 .map(|_| Vec::with_capacity(options.plan.tokens))
                 .collect(),
             is_long: vec![false; open],
+            best: Vec::new(),
+            recorder: None,
             spans: Vec::with_capacity(seqs),
             ids: Vec::with_capacity(tokens),
             pos: Vec::with_capacity(tokens),
@@ -248,6 +254,25 @@ impl<'m> Engine<'m> {
             history.truncate(len);
         }
         done
+    }
+
+    /// Makes steps give the greedy choice ([`StepView::best`]); false where the model does not.
+    pub fn choose_best(&mut self) -> bool {
+        let m = self.model.manifest;
+        if m.best && self.best.is_empty() {
+            let none = Best {
+                logit: f32::NEG_INFINITY,
+                token: -1,
+            };
+            let rows = m.limits.max_rows as usize * self.pool.threads() as usize;
+            self.best = vec![none; rows];
+        }
+        m.best
+    }
+
+    /// Measures the phases of all steps from now on, or ends that; returns what was measured.
+    pub fn record(&mut self, recorder: Option<Recorder>) -> Option<Recorder> {
+        std::mem::replace(&mut self.recorder, recorder)
     }
 
     /// Runs the items, calling `sink` after each step; an error of the sink ends the run.
@@ -485,6 +510,10 @@ impl<'m> Engine<'m> {
             rows: self.rows.as_ptr(),
             long: self.long.as_ptr(),
         };
+        let (mark, mark_state) = match &mut self.recorder {
+            Some(recorder) => recorder.start(),
+            None => (None, ptr::null_mut()),
+        };
         let ctx = StepCtx {
             version: u64::from(ABI_VERSION),
             weights: self.model.weights.as_ptr(),
@@ -499,9 +528,21 @@ impl<'m> Engine<'m> {
             tap_rows: u64::from(self.model.manifest.limits.max_tokens),
             barrier: step_barrier,
             barrier_state: ptr::from_ref(&self.barrier).cast_mut().cast(),
+            mark,
+            mark_state,
+            best: if self.best.is_empty() {
+                ptr::null_mut()
+            } else {
+                self.best.as_mut_ptr()
+            },
         };
         // SAFETY: everything in the context is as the contract says, and lives until `run` returns.
         unsafe { self.pool.run(self.model.step, &ctx) };
+        if let Some(recorder) = &mut self.recorder {
+            let sequences = self.q_start.windows(2).zip(&self.kv_len);
+            let sequences = sequences.map(|(q, &keys)| ((q[1] - q[0]) as u64, keys as u64));
+            recorder.finish(self.model.manifest, batch.n, batch.r, sequences);
+        }
     }
 }
 
@@ -515,6 +556,17 @@ impl StepView<'_> {
             let base = self.engine.arena.ptr().add(place.offset).cast::<f32>();
             std::slice::from_raw_parts(base.add(index * place.stride).cast_const(), place.width)
         }
+    }
+
+    /// The token of row `index`'s largest logit, the first of equals; none where the row holds nothing
+    /// but NaN and negative infinity, or where the choice was not asked for ([`Engine::choose_best`]).
+    pub fn best(&self, index: usize) -> Option<u32> {
+        let rows = self.engine.model.manifest.limits.max_rows as usize;
+        let parts = self.engine.best.chunks(rows.max(1)).map(|part| part[index]);
+        parts
+            .filter(|b| b.token >= 0)
+            .reduce(|a, b| if b.logit > a.logit { b } else { a })
+            .map(|b| b.token as u32)
     }
 
     /// What an output has a row for.

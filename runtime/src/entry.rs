@@ -11,7 +11,7 @@ use crate::payload::Payload;
 use crate::session::Session;
 use crate::threads::granted_cores;
 use crate::timings::Timings;
-use crate::{Error, Result, bench, chat, cli, embed, generate, infer, info, perplexity};
+use crate::{Error, Result, bench, chat, cli, embed, generate, infer, info, perplexity, profile};
 use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
 use std::ffi::{CStr, OsString};
 use std::io::{BufReader, BufWriter, IsTerminal, Write};
@@ -141,6 +141,10 @@ fn start(
         Some(Task::Perplexity(args)) => {
             payload.warm();
             perplexity::perplexity(&session, &args, &mut input, out)
+        }
+        Some(Task::Profile(args)) => {
+            payload.warm();
+            profile::profile(&session, &args, out)
         }
         Some(Task::Info(args)) => info::info(&session, &args, out),
         Some(Task::Verify) => {

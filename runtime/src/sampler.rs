@@ -110,6 +110,21 @@ impl Sampler {
         } else {
             argmax(logits)
         };
+        self.take(token)
+    }
+
+    /// Whether the likeliest token is taken rather than drawn.
+    pub fn is_greedy(&self) -> bool {
+        self.params.temperature <= 0.0
+    }
+
+    /// Whether the next token is the one of the largest logit, whatever the tokens before.
+    pub fn is_plainly_greedy(&self) -> bool {
+        self.is_greedy() && !self.has_processors()
+    }
+
+    /// Takes a token that was picked elsewhere, by [`Sampler::is_plainly_greedy`].
+    pub fn take(&mut self, token: Option<u32>) -> Result<u32> {
         let token = token.ok_or_else(no_number)?;
         self.picked += 1;
         self.observe(token);

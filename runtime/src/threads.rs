@@ -162,6 +162,9 @@ mod tests {
                 tap_rows: 0,
                 barrier: step_barrier,
                 barrier_state: ptr::from_ref(&barrier).cast_mut().cast(),
+                mark: None,
+                mark_state: ptr::null_mut(),
+                best: ptr::null_mut(),
             };
             for round in 1..=50 {
                 // SAFETY: the context is complete as far as `sum_cells` reads it.

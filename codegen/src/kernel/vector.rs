@@ -55,6 +55,11 @@ impl KernelBuilder<'_> {
         self.halve(v, |b, x, y| b.max(x, y))
     }
 
+    /// Smallest lane.
+    pub fn min_lanes(&mut self, v: Value) -> Value {
+        self.halve(v, |b, x, y| b.min(x, y))
+    }
+
     /// `[0, 1, … 15]` as i32.
     pub fn lane_numbers(&mut self) -> Value {
         let numbers: Vec<i32> = (0..LANES as i32).collect();

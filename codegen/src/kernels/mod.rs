@@ -17,6 +17,7 @@
 //! [`KernelBuilder`]: crate::kernel::KernelBuilder
 
 mod activation;
+mod arg_max;
 mod attend;
 mod block_gather;
 mod block_linear;
@@ -43,6 +44,7 @@ mod tile;
 mod unpack;
 
 pub use activation::Activation;
+pub use arg_max::ArgMax;
 pub use attend::{Attend, Mask, RelativeBias};
 pub use block_gather::BlockGather;
 pub use block_linear::{BlockLinear, Input};

@@ -16,8 +16,9 @@ mod norm;
 mod quantize;
 mod rope;
 mod rows;
+mod work;
 
-use llmc_abi::{KvClass, LANES, Output, PAGE_TOKENS, Per, Taps};
+use llmc_abi::{KvClass, LANES, Output, PAGE_TOKENS, Per, Taps, Work};
 use llmc_ir::{
     Dim, Func, Inst, Layout, Module, Op, Operand, Place, StateId, Sym, ValueId, WeightId,
     module::ENTRY,
@@ -25,7 +26,7 @@ use llmc_ir::{
 
 use crate::{
     pack::{Stored, WeightPlan},
-    step::{Arg, BatchField, Call, Extent, Kernel, Phase, Routine, StepPlan},
+    step::{Arg, BatchField, Call, Extent, Kernel, Logits, Phase, Routine, StepPlan},
 };
 
 /// What keeps a planned module from being lowered; a bug of the compiler, with the op's name.
@@ -57,6 +58,7 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
             tables: &mut tables,
             phases: Vec::new(),
             calls: Vec::new(),
+            work: Vec::new(),
             workspace: 0,
             scratch: 0,
             partials: 0,
@@ -98,7 +100,9 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
             stride: s.stride,
         });
     let tapped = taps.count > 0;
+    let outputs = entry.map(outputs).unwrap_or_default();
     Ok(StepPlan {
+        logits: logits(module, &outputs),
         routines,
         layers,
         kv,
@@ -107,7 +111,7 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
         workspace_at,
         partials_at,
         scratch_bytes: scratch.next_multiple_of(64),
-        outputs: entry.map(outputs).unwrap_or_default(),
+        outputs,
         taps,
         stream_at: stream.filter(|_| tapped).map(|p| p.at),
         last_hidden_at: last_tap.map(|p| p.at),
@@ -135,6 +139,19 @@ fn outputs(entry: &Func) -> Vec<Output> {
             })
         })
         .collect()
+}
+
+/// The logits of decoders, in rows.
+fn logits(module: &Module, outputs: &[Output]) -> Option<Logits> {
+    let of = outputs
+        .iter()
+        .find(|o| o.name == "logits" && o.per == Per::Row)?;
+    Some(Logits {
+        at: of.offset,
+        width: of.width,
+        stride: of.stride,
+        rows: module.bound(Sym::R),
+    })
 }
 
 /// The KV class of a state, `k_width` and `v_width` from the layouts that its keys are appended in.
@@ -196,6 +213,8 @@ struct Lower<'a> {
     tables: &'a mut Vec<Vec<f32>>,
     phases: Vec<Phase>,
     calls: Vec<Call>,
+    /// What the calls read and compute.
+    work: Vec<Work>,
     workspace: u64,
     scratch: u64,
     partials: u64,
@@ -210,6 +229,7 @@ impl<'a> Lower<'a> {
             for inst in &func.body[next..next + kernel.len as usize] {
                 self.op = inst.op.name();
                 self.inst(inst)?;
+                self.count(inst);
             }
             next += kernel.len as usize;
             self.end_phase(&kernel.name);
@@ -269,10 +289,10 @@ impl<'a> Lower<'a> {
     /// Everything pushed so far ends at a barrier.
     fn end_phase(&mut self, name: &str) {
         if !self.calls.is_empty() {
-            let calls = std::mem::take(&mut self.calls);
             self.phases.push(Phase {
                 name: name.to_string(),
-                calls,
+                calls: std::mem::take(&mut self.calls),
+                work: std::mem::take(&mut self.work),
             });
         }
     }

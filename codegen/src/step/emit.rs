@@ -2,9 +2,9 @@
 
 use std::mem::offset_of;
 
-use llmc_abi::{Batch, KvState, StepCtx};
+use llmc_abi::{Batch, Best, KvState, MARK_PASSED, MARK_WORKED, StepCtx};
 
-use super::plan::{Arg, BatchField, Call, Extent, Phase, Routine, StepPlan};
+use super::plan::{Arg, BatchField, Call, Extent, Logits, Routine, StepPlan};
 use crate::{
     kernel::{KernelBuilder, Linkage, Param, Ty, Value},
     kernels,
@@ -25,11 +25,11 @@ const ROUTINE: [Param; 4] = [Param::ptr(), Param::i64(), Param::i64(), Param::i6
 /// Emits `step` and everything that it calls; returns its symbol.
 pub fn emit_step(b: &mut KernelBuilder<'_>, plan: &StepPlan) -> String {
     let symbol = b.level().symbol("llmc_step");
-    let (entry, classes) = plan.routines.split_last().expect("a module has an entry");
-    for class in classes {
+    let (_, classes) = plan.routines.split_last().expect("a module has an entry");
+    for (index, class) in classes.iter().enumerate() {
         let name = routine_symbol(b, class);
         b.function(&name, Linkage::Internal, &ROUTINE, &[], |b, args| {
-            phases(b, plan, &class.phases, frame(args), true);
+            phases(b, plan, index, frame(args), true);
             Vec::new()
         });
     }
@@ -42,10 +42,13 @@ pub fn emit_step(b: &mut KernelBuilder<'_>, plan: &StepPlan) -> String {
             threads: args[2],
             slot,
         };
-        phases(b, plan, &entry.phases, frame, false);
+        phases(b, plan, classes.len(), frame, false);
         if let Some(at) = plan.last_hidden_at {
             let last = b.i64(i64::from(plan.taps.count) - 1);
             tap(b, plan, frame, at, last);
+        }
+        if let Some(logits) = plan.logits {
+            best(b, plan, frame, logits);
         }
         Vec::new()
     });
@@ -66,14 +69,16 @@ fn frame(args: &[Value]) -> Frame {
     }
 }
 
-/// Emits phases in order; `last_too` puts a barrier behind the last one as well.
+/// Emits the phases of a routine in order; `last_too` puts a barrier behind the last one as well.
 fn phases(
     b: &mut KernelBuilder<'_>,
     plan: &StepPlan,
-    phases: &[Phase],
+    routine: usize,
     frame: Frame,
     last_too: bool,
 ) {
+    let phases = &plan.routines[routine].phases;
+    let first = plan.first_phase(routine);
     for (i, phase) in phases.iter().enumerate() {
         for call in &phase.calls {
             match call {
@@ -86,13 +91,53 @@ fn phases(
                 Call::Layers => layers(b, plan, frame),
             }
         }
-        // The layers end with a barrier of their own.
-        let layers = matches!(phase.calls.as_slice(), [Call::Layers]);
+        // The layers end with a barrier and marks of their own.
+        if matches!(phase.calls.as_slice(), [Call::Layers]) {
+            continue;
+        }
+        mark(b, frame, first + i, MARK_WORKED);
         let last_hidden_read = plan.last_hidden_at.is_some();
-        if !layers && (last_too || i + 1 < phases.len() || last_hidden_read) {
+        if last_too || i + 1 < phases.len() || last_hidden_read {
             barrier(b, frame);
+            mark(b, frame, first + i, MARK_PASSED);
         }
     }
+}
+
+/// Tells of a phase, where somebody wants to know.
+fn mark(b: &mut KernelBuilder<'_>, frame: Frame, phase: usize, event: u64) {
+    let address = b.field(Ty::I64, frame.ctx, offset_of!(StepCtx, mark));
+    let zero = b.i64(0);
+    let wanted = b.ne(address, zero);
+    b.when(wanted, |b| {
+        let told = b.field(Ty::Ptr, frame.ctx, offset_of!(StepCtx, mark));
+        let state = b.field(Ty::Ptr, frame.ctx, offset_of!(StepCtx, mark_state));
+        let (phase, event) = (b.i64(phase as i64), b.i64(event as i64));
+        b.call_pointer(told, &[state, frame.thread, phase, event]);
+    });
+}
+
+/// The largest logit of each row, where the caller asked: every thread looks through its part of all
+/// rows while they are in the caches.
+fn best(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, logits: Logits) {
+    let address = b.field(Ty::I64, frame.ctx, offset_of!(StepCtx, best));
+    let zero = b.i64(0);
+    let wanted = b.ne(address, zero);
+    let kernel = kernels::ArgMax {
+        width: i64::from(logits.width),
+        stride: i64::from(logits.stride),
+    };
+    b.when(wanted, |b| {
+        barrier(b, frame);
+        let symbol = kernel.emit(b);
+        let rows = argument(b, plan, frame, Arg::Rows(Extent::Rows));
+        let from = argument(b, plan, frame, Arg::Arena(logits.at));
+        let to = b.field(Ty::Ptr, frame.ctx, offset_of!(StepCtx, best));
+        let each = i64::from(logits.rows) * size_of::<Best>() as i64;
+        let to = b.at(to, frame.thread, each);
+        b.call(&symbol, &[frame.thread, frame.threads, rows, from, to], &[]);
+        mark(b, frame, plan.first_phase(usize::MAX), MARK_WORKED);
+    });
 }
 
 fn barrier(b: &mut KernelBuilder<'_>, frame: Frame) {

@@ -16,5 +16,5 @@ mod plan;
 mod program;
 
 pub use emit::emit_step;
-pub use plan::{Arg, BatchField, Call, Extent, Kernel, Phase, Routine, StepPlan};
+pub use plan::{Arg, BatchField, Call, Extent, Kernel, Logits, Phase, Routine, StepPlan};
 pub use program::{CompileError, Compiled, Form, compile};

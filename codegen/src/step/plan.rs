@@ -1,6 +1,6 @@
 //! The step as plain data.
 
-use llmc_abi::{KvClass, Output, Taps};
+use llmc_abi::{KvClass, Output, Taps, Work};
 
 use crate::{kernel::KernelBuilder, kernels};
 
@@ -27,6 +27,47 @@ pub struct StepPlan {
     /// Where the residual stream is at layer boundaries, and where HF's last hidden state is.
     pub stream_at: Option<u64>,
     pub last_hidden_at: Option<u64>,
+    /// Whose rows' largest entries a step tells when asked.
+    pub logits: Option<Logits>,
+}
+
+/// Rows of logits in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logits {
+    pub at: u64,
+    pub width: u32,
+    /// Floats a row.
+    pub stride: u32,
+    /// Most rows.
+    pub rows: u32,
+}
+
+impl StepPlan {
+    /// The phases as the manifest tells them, in the order of their numbers: the routines' one after
+    /// another, then the greedy choice.
+    pub fn phases(&self) -> Vec<llmc_abi::Phase> {
+        let of = |r: &Routine| {
+            let named = |p: &Phase| llmc_abi::Phase {
+                name: p.name.clone(),
+                work: p.work.clone(),
+            };
+            r.phases.iter().map(named).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.routines.iter().flat_map(of).collect();
+        if self.logits.is_some() {
+            all.push(llmc_abi::Phase {
+                name: "forward.best".into(),
+                work: Vec::new(),
+            });
+        }
+        all
+    }
+
+    /// The number of the first phase of a routine, or behind all of them.
+    pub fn first_phase(&self, routine: usize) -> usize {
+        let before = self.routines.iter().take(routine);
+        before.map(|r| r.phases.len()).sum()
+    }
 }
 
 /// One function of the module.
@@ -41,6 +82,8 @@ pub struct Routine {
 pub struct Phase {
     pub name: String,
     pub calls: Vec<Call>,
+    /// What one call reads and computes, for measurements.
+    pub work: Vec<Work>,
 }
 
 /// What a phase does.

@@ -5,6 +5,7 @@
 //! kernels are free of barriers). Besides the values, the bits are compared: across threads,
 //! across feature levels, and a row alone against the row in company.
 
+mod arg_max;
 mod attend;
 mod attend_world;
 mod blocks;

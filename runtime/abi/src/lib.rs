@@ -14,7 +14,7 @@ pub mod payload;
 pub use manifest::*;
 
 /// Version of everything in this crate; a mismatch refuses to start.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 64;
@@ -30,6 +30,26 @@ pub type StepFn = unsafe extern "C" fn(ctx: *const StepCtx, thread: u64, threads
 
 /// Waits until all threads of the step have arrived; `state` is `StepCtx::barrier_state`.
 pub type BarrierFn = unsafe extern "C" fn(state: *mut core::ffi::c_void);
+
+/// Tells of a thread's progress through the phases of `Manifest::phases`: called behind its own part
+/// of a phase ([`MARK_WORKED`]), and again behind the barrier that ends it ([`MARK_PASSED`]). The last
+/// phase of a step has no barrier. `state` is `StepCtx::mark_state`.
+pub type MarkFn =
+    unsafe extern "C" fn(state: *mut core::ffi::c_void, thread: u64, phase: u64, event: u64);
+
+/// The thread has done its part of the phase.
+pub const MARK_WORKED: u64 = 0;
+/// All threads have.
+pub const MARK_PASSED: u64 = 1;
+
+/// The largest logit that a thread has found in its part of a row, and the token it belongs to (the
+/// first of equals). NaN and negative infinity count as none: token -1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    pub logit: f32,
+    pub token: i32,
+}
 
 /// What a step reads and writes. All pointers live for the length of the call.
 #[repr(C)]
@@ -52,6 +72,12 @@ pub struct StepCtx {
     pub tap_rows: u64,
     pub barrier: BarrierFn,
     pub barrier_state: *mut core::ffi::c_void,
+    /// None, or who is told of the phases.
+    pub mark: Option<MarkFn>,
+    pub mark_state: *mut core::ffi::c_void,
+    /// Null, or `[threads][max_rows]`: the greedy choice for each of `Batch::rows`, where
+    /// `Manifest::best` says that the model gives it.
+    pub best: *mut Best,
 }
 
 /// The tokens of one step, packed: sequence after sequence, no padding.

@@ -40,6 +40,12 @@ pub struct Manifest {
     pub outputs: Vec<Output>,
     pub taps: Taps,
     pub kv: Vec<KvClass>,
+    /// The phases of a step, in the order of their numbers (`MarkFn`).
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// Whether steps give the greedy choice (`StepCtx::best`).
+    #[serde(default)]
+    pub best: bool,
     /// What products read, the fewest bits of them: `f32`, `bf16`, `int8`.
     pub activations: String,
     /// The quantisation that was asked for; `none`: the checkpoint's types.
@@ -91,6 +97,49 @@ pub struct Traffic {
     pub token_parameters: u64,
     /// Elements of those that every row of `Batch::rows` is multiplied with: the head's.
     pub row_parameters: u64,
+}
+
+/// A part of a step between two barriers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// The layer class or entry and the kernel: `layer.attend`.
+    pub name: String,
+    pub work: Vec<Work>,
+}
+
+/// What a phase reads and computes in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Weights that are read once, where there is a row.
+    Weights { per: Per, bytes: u64 },
+    /// Bytes of tables that each row reads.
+    Rows { per: Per, bytes: u64 },
+    /// Operations of each row: a multiply-add counts as two.
+    Product {
+        per: Per,
+        arithmetic: Arithmetic,
+        operations: u64,
+    },
+    /// Attention over the keys of a class of `Manifest::kv`.
+    Attention {
+        class: u32,
+        /// Whether a token sees the keys up to its own position alone.
+        causal: bool,
+        window: Option<u32>,
+        /// Operations of each (query, key) that sees it, all heads together.
+        operations: u64,
+    },
+}
+
+/// The kind of number that products are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    #[default]
+    F32,
+    Bf16,
+    Int8,
 }
 
 /// Bounds of one step and of one sequence.

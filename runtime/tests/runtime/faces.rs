@@ -11,8 +11,9 @@ use llmc_runtime::generate::{GenerateArgs, generate};
 use llmc_runtime::info::{InfoArgs, info};
 use llmc_runtime::payload::digest_of;
 use llmc_runtime::perplexity::{PerplexityArgs, perplexity};
+use llmc_runtime::profile::{ProfileArgs, profile};
 use llmc_runtime::{Result, entry};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -24,6 +25,7 @@ enum Line {
     Bench(BenchArgs),
     Info(InfoArgs),
     Perplexity(PerplexityArgs),
+    Profile(ProfileArgs),
 }
 
 /// Runs a command line; what it prints.
@@ -40,6 +42,7 @@ fn run(manifest: &Manifest, line: &str, input: &str) -> Result<String> {
         Line::Bench(args) => bench(&session, &args, &mut out)?,
         Line::Info(args) => info(&session, &args, &mut out)?,
         Line::Perplexity(args) => perplexity(&session, &args, &mut input, &mut out)?,
+        Line::Profile(args) => profile(&session, &args, &mut out)?,
     }
     Ok(String::from_utf8(out).unwrap())
 }
@@ -228,6 +231,49 @@ fn embed_keeps_the_order() {
         "an empty text is a text"
     );
     assert_eq!(run(&decoder(), "embed x", "").unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn profile_tells_of_every_phase() {
+    let lines = |m: &Manifest, line: &str| -> Vec<Value> {
+        let text = run(m, line, "").unwrap();
+        let lines = text.lines().map(serde_json::from_str);
+        lines.collect::<std::result::Result<_, _>>().unwrap()
+    };
+    let found = lines(&decoder(), "profile --json -p 120 -n 3");
+    assert!(found[0]["peaks"]["read_gb_s"].as_f64().unwrap() > 0.0);
+    let row = |test: &str, phase: Option<&str>| {
+        let of = |l: &&Value| l["test"] == test && l["phase"] == json!(phase);
+        found.iter().find(of).unwrap()
+    };
+    // The prompt takes two steps; a token sees the keys up to its own.
+    let prompt = row("pp120", Some("fake.all"));
+    assert_eq!(prompt["calls"], 2);
+    assert_eq!(prompt["operations"], 2 * 120 * 121 / 2);
+    assert_eq!(prompt["bytes"], (100 + 120) * 4);
+    let new = row("tg3", Some("fake.all"));
+    assert_eq!(
+        (&new["calls"], &new["arithmetic"]),
+        (&json!(3), &json!("f32"))
+    );
+    assert_eq!(new["operations"], 2 * (121 + 122 + 123));
+    for test in ["pp120", "tg3"] {
+        let total = row(test, None)["ms"].as_f64().unwrap();
+        let parts = ["fake.all", "outside"].map(|p| row(test, Some(p))["ms"].as_f64().unwrap());
+        let sum: f64 = parts.iter().sum();
+        assert!((sum - total).abs() <= 1e-6 * total, "{sum} of {total} ms");
+    }
+    let text = run(&decoder(), "profile -p 0 -n 2", "").unwrap();
+    assert!(text.contains("fake.all") && text.contains("tg2"), "{text}");
+    let found = lines(&encoder(), "profile --json");
+    assert_eq!(found[1]["test"], "pp100");
+    for (m, line) in [
+        (decoder(), "profile -p 399 -n 2"),
+        (decoder(), "profile -p 0 -n 0"),
+        (encoder(), "profile -n 1"),
+    ] {
+        assert_eq!(run(&m, line, "").unwrap_err().exit_code(), 2, "{line}");
+    }
 }
 
 #[test]

@@ -85,6 +85,16 @@ pub fn decoder() -> Manifest {
             class("full", None, false),
             class("sliding", Some(70), false),
         ],
+        phases: vec![Phase {
+            name: "fake.all".into(),
+            work: vec![Work::Attention {
+                class: 0,
+                causal: true,
+                window: None,
+                operations: 2,
+            }],
+        }],
+        best: true,
         tokens: SpecialTokens {
             bos: Some(1),
             eos: vec![2],
@@ -216,7 +226,7 @@ pub fn greedy(manifest: &Manifest, prompt: &[i32], new: usize, eos: &[i32]) -> V
     out
 }
 
-/// The step: thread 0 does it all, between two barriers.
+/// The step: thread 0 does it all but for the greedy choice, between barriers.
 pub unsafe extern "C" fn step(ctx: *const StepCtx, thread: u64, threads: u64) {
     // SAFETY: the engine keeps the contract, which is what the tests are about.
     unsafe {
@@ -227,7 +237,41 @@ pub unsafe extern "C" fn step(ctx: *const StepCtx, thread: u64, threads: u64) {
             assert!((0..threads).all(|t| *ctx.scratch.add(t as usize * 64) == 1));
             compute(ctx);
         }
+        if !ctx.best.is_null() {
+            best(ctx, thread as usize, threads as usize);
+        }
+        let mark = |event| {
+            if let Some(told) = ctx.mark {
+                told(ctx.mark_state, thread, 0, event);
+            }
+        };
+        mark(MARK_WORKED);
         (ctx.barrier)(ctx.barrier_state);
+        mark(MARK_PASSED);
+    }
+}
+
+/// Thread 0 wrote the logits before: each thread tells the best of its part.
+unsafe fn best(ctx: &StepCtx, thread: usize, threads: usize) {
+    // SAFETY: as above.
+    unsafe {
+        (ctx.barrier)(ctx.barrier_state);
+        for r in 0..(*ctx.batch).r as usize {
+            let row = ctx.arena.add(ROWS as usize).cast::<f32>().add(r * 64);
+            let mut best = Best {
+                logit: f32::NEG_INFINITY,
+                token: -1,
+            };
+            for v in thread * VOCAB / threads..(thread + 1) * VOCAB / threads {
+                if *row.add(v) > best.logit {
+                    best = Best {
+                        logit: *row.add(v),
+                        token: v as i32,
+                    };
+                }
+            }
+            *ctx.best.add(thread * limits().max_rows as usize + r) = best;
+        }
     }
 }
 

@@ -33,7 +33,7 @@ static void step(const struct ctx *c, uint64_t thread, uint64_t threads) {
 }
 struct level { const char *name; void (*step)(const struct ctx *, uint64_t, uint64_t); };
 static const struct level levels[] = {{"any", step}};
-const struct { uint64_t version, count; const struct level *levels; } llmc_program = {1, 1, levels};
+const struct { uint64_t version, count; const struct level *levels; } llmc_program = {2, 1, levels};
 "#;
 
 fn manifest() -> Manifest {
