@@ -39,6 +39,8 @@ const struct { uint64_t version, count; const struct level *levels; } llmc_progr
 fn manifest() -> Manifest {
     let mut m = fake::decoder();
     m.limits.max_context = 1 << 20;
+    // Its step leaves the choice to the sampler.
+    m.best = false;
     m.has_tokenizer = true;
     m.chat_template = Some("{% for m in messages %}{{ m.content }}{% endfor %}".into());
     m
