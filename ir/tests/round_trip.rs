@@ -147,15 +147,17 @@ fn attention() -> impl Strategy<Value = Attention> {
         float(),
         option::of(float()),
         option::of(bias()),
+        any::<bool>(),
         option::of(flash),
     )
         .prop_map(
-            |(kv_group, mask, scale, softcap, bias, schedule)| Attention {
+            |(kv_group, mask, scale, softcap, bias, sinks, schedule)| Attention {
                 kv_group,
                 mask,
                 scale,
                 softcap,
                 bias,
+                sinks,
                 schedule,
             },
         )
@@ -175,7 +177,8 @@ fn op() -> impl Strategy<Value = Op> {
         }
         .into(),
         Rows.into(),
-        Softmax.into(),
+        Softmax { sinks: false }.into(),
+        Softmax { sinks: true }.into(),
     ];
     prop_oneof![
         4 => select(plain),

@@ -89,14 +89,15 @@ pub struct AttentionOperands {
     pub q: ValueId,
     pub keys: Keys,
     pub bias: Option<WeightId>,
+    pub sinks: Option<WeightId>,
     pub step: ValueId,
 }
 
 impl AttentionOperands {
     /// Reads the operands of `op`.
     pub fn read(op: &Attention, operands: &[Operand]) -> Option<AttentionOperands> {
-        let tensors = match operands.len() - usize::from(op.bias.is_some() && !operands.is_empty())
-        {
+        let weights = usize::from(op.bias.is_some()) + usize::from(op.sinks);
+        let tensors = match operands.len().checked_sub(weights)? {
             3 => false,
             4 => true,
             _ => return None,
@@ -113,11 +114,13 @@ impl AttentionOperands {
         } else {
             None
         };
+        let sinks = if op.sinks { Some(r.weight()?) } else { None };
         let step = r.value()?;
         r.end(AttentionOperands {
             q,
             keys,
             bias,
+            sinks,
             step,
         })
     }
@@ -130,6 +133,7 @@ impl AttentionOperands {
             Keys::Tensors(k, v) => list.extend([Operand::from(k), v.into()]),
         }
         list.extend(self.bias.map(Operand::from));
+        list.extend(self.sinks.map(Operand::from));
         list.push(self.step.into());
         list
     }

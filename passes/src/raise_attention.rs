@@ -8,7 +8,7 @@
 //! %o = attn_mix %p, %vv, %step
 //! ```
 //!
-//! `attn_bias`, then `softcap`, may stand between scores and mask, in the order that the op has. Keys and
+//! The softmax's `sinks` go along. `attn_bias`, then `softcap`, may stand between scores and mask, in the order that the op has. Keys and
 //! values must be of one `kv_read`, or both tensors of this step. A step in between with other users,
 //! or another order of ops, leaves the pattern alone, with a remark.
 
@@ -77,8 +77,13 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
     );
 
     let (at, inst) = step(func, p)?;
-    let Op::Softmax(_) = inst.op else {
+    let Op::Softmax(softmax) = &inst.op else {
         return Err(expected("softmax", inst));
+    };
+    let sinks = match inst.operands.get(1) {
+        Some(Operand::Weight(w)) => Some(*w),
+        None if !softmax.sinks => None,
+        _ => return Err("the softmax has no sinks".into()),
     };
     let mut gone = vec![at];
     let (at, inst) = step(func, value(inst.operands.first())?)?;
@@ -117,12 +122,14 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
         scale: scores.scale,
         softcap,
         bias,
+        sinks: sinks.is_some(),
         schedule: None,
     };
     let operands = AttentionOperands {
         q,
         keys: Keys::Tensors(k, v),
         bias: table,
+        sinks,
         step: meta,
     };
     let inst = Inst {

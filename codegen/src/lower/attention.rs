@@ -98,6 +98,11 @@ impl<'a> Lower<'a> {
                 Some((weight_arg(table), i64::from(*origin), i64::from(*stride)))
             }
         };
+        let mut sinks = None;
+        if op.sinks {
+            sinks = Some(weight_arg(self.weight(inst, next)?.1));
+            next += 1;
+        }
         debug_assert_eq!(next + 1, inst.operands.len(), "only the step is left");
         let (kv, group) = (self.kv_layout(class, dtype)?, i64::from(op.kv_group));
         let context = i64::from(self.module.dims.t);
@@ -118,7 +123,7 @@ impl<'a> Lower<'a> {
             softcap: op.softcap,
             mask,
             bias: bias.map(|(_, zero, stride)| kernels::RelativeBias { stride, zero }),
-            sinks: false,
+            sinks: op.sinks,
             split,
         };
         self.partials = self.partials.max(kernel.partial_bytes() as u64);
@@ -135,7 +140,7 @@ impl<'a> Lower<'a> {
             Arg::Batch(BatchField::QStart),
             Arg::Batch(BatchField::KvLen),
             bias.map_or(unread, |b| b.0),
-            unread,
+            sinks.unwrap_or(unread),
             Arg::Arena(out.at),
             Arg::Scratch,
             Arg::Partials,

@@ -160,7 +160,11 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
 fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32)> {
     let inst = user(module, id)?;
     match &inst.op {
-        Op::Attention(a) => Some((a.bias?, module.weights[id.index()].ty.last()?)),
+        // The sinks are a vector of heads.
+        Op::Attention(a) => match module.weights[id.index()].ty.fixed_dims()?.as_slice() {
+            [_, heads] => Some((a.bias?, *heads)),
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -6,7 +6,7 @@
 //! q, k, v = split_heads(linear(x))                 [N, heads, dim], [N, kv_heads, dim] twice
 //! q, k    = norm per head, rope                    where the family has them
 //! k, v    = kv_read(kv_append(k, v))               decoders: past keys too, heads repeated
-//! p       = softmax(mask(softcap(q·kᵀ·scale + bias)))
+//! p       = softmax(mask(softcap(q·kᵀ·scale + bias)))      with sinks where the family has them
 //! out     = linear(merge_heads(p·v))
 //! ```
 //!
@@ -47,6 +47,8 @@ pub struct Attention {
     pub scale: f32,
     /// cap · tanh(s / cap) on the scores.
     pub softcap: Option<f32>,
+    /// The tensor of logits, one a head, that take part in the softmax and mix nothing in.
+    pub sinks: Option<&'static str>,
 }
 
 /// The norms of query and key heads, and their tensors, without `.weight`.
@@ -202,7 +204,17 @@ impl Attention {
             },
             &[s.into(), step.into()],
         )?;
-        let p = scope.op("p", Softmax, &[m.into()])?;
+        let mut operands = vec![m.into()];
+        if let Some(tensor) = self.sinks {
+            let why = format!("entries = num_attention_heads ({})", self.heads.query);
+            operands.push(
+                scope
+                    .vector("sinks", tensor, self.heads.query, why, 0.0)
+                    .into(),
+            );
+        }
+        let sinks = self.sinks.is_some();
+        let p = scope.op("p", Softmax { sinks }, &operands)?;
         let o = scope.op("o", AttnMix, &[p.into(), v.into(), step.into()])?;
         let o = scope.op("om", MergeHeads, &[o.into()])?;
         let width = self.heads.query * self.heads.dim;

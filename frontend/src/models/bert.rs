@@ -87,6 +87,7 @@ pub fn attention(c: &Config, names: [&'static str; 4], positions: Positions) -> 
         mask: Mask::Bidirectional,
         scale: f64::from(heads.dim).powf(-0.5) as f32,
         softcap: None,
+        sinks: None,
     })
 }
 

@@ -57,6 +57,7 @@ fn build(request: &Request) -> Result<Blueprint> {
             mask: Mask::causal(None),
             scale: f64::from(heads.dim).powf(-0.5) as f32,
             softcap: None,
+            sinks: None,
         },
         mlp: Mlp {
             hidden,

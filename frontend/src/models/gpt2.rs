@@ -88,6 +88,7 @@ pub fn attention(c: &Config, sizes: Sizes, [q, k, v]: [Projection; 3], o: Projec
         mask: Mask::causal(None),
         scale: if scaled { f64::from(dim).powf(-0.5) as f32 } else { 1.0 },
         softcap: None,
+        sinks: None,
     })
 }
 

@@ -51,6 +51,7 @@ pub fn attention(c: &Config, heads: Heads, mask: Mask) -> Result<Attention> {
         mask,
         scale: (f64::from(heads.dim).powf(-0.5)) as f32,
         softcap: None,
+        sinks: None,
     })
 }
 

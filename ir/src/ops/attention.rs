@@ -1,5 +1,5 @@
-//! `attention %q, %view, [@bias,] %step {…}` or `attention %q, %k, %v, [@bias,] %step {…}`: scores,
-//! bias, softcap, mask, softmax and mix as one op. `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`.
+//! `attention %q, %view, [@bias,] [@sinks,] %step {…}` or `attention %q, %k, %v, [@bias,] [@sinks,]
+//! %step {…}`: scores, bias, softcap, mask, softmax (with `sinks`) and mix as one op. `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`.
 //!
 //! Query head h reads key and value head h / kv_group. With `%k, %v` of `[N, H, D]` the keys are
 //! those of this step alone, each sequence its own (encoders); with `[B, T, H, D]` they are what
@@ -89,6 +89,8 @@ pub struct Attention {
     /// cap · tanh(s / cap) on the scores, before the mask.
     pub softcap: Option<f32>,
     pub bias: Option<RelativeBias>,
+    /// A logit for each head that takes part in the softmax and mixes nothing in.
+    pub sinks: bool,
     /// Tiling, once chosen.
     pub schedule: Option<Flash>,
 }
@@ -108,6 +110,7 @@ impl OpDef for Attention {
             .float("scale", self.scale)
             .with_some("softcap", self.softcap.map(|c| AttrValue::Float(short(c))))
             .with_some("bias", bias)
+            .flag("sinks", self.sinks)
             .with_some("schedule", schedule)
     }
 
@@ -136,6 +139,7 @@ impl OpDef for Attention {
             scale: attrs.float("scale")?,
             softcap: attrs.opt_float("softcap")?,
             bias,
+            sinks: attrs.flag("sinks")?,
             schedule,
         })
     }
@@ -161,6 +165,9 @@ impl OpDef for Attention {
         };
         if self.bias.is_some() {
             o.weight("bias", &[self.bias.map_or(0, |b| b.buckets), heads])?;
+        }
+        if self.sinks {
+            o.weight("sinks", &[heads])?;
         }
         o.step()?;
         o.end()?;
@@ -194,7 +201,8 @@ impl OpDef for Attention {
             s = s.iter().map(|s| s.map(|x| softcap(x, cap))).collect();
         }
         hide(frame.step, &self.mask, &mut s);
-        let p: Vec<_> = s.iter().map(softmax).collect();
+        let sinks = if self.sinks { Some(args.weight()?) } else { None };
+        let p: Vec<_> = s.iter().map(|s| softmax(s, sinks.as_deref())).collect();
         Ok(vec![Val::F32(mix(frame.step, &p, &values, self.kv_group))])
     }
 }

@@ -24,6 +24,7 @@ pub struct Spec {
     pub window: Option<u32>,
     pub softcap: bool,
     pub relative: bool,
+    pub sinks: bool,
     pub qkv_bias: (bool, bool, bool),
     pub biases: bool,
     pub head_norms: bool,
@@ -48,7 +49,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
     let sizes = (1u32..4, 1u32..4, 1u32..7, 0u32..3, 1u32..4, 1u32..4);
     let attention = (
         prop::option::of(1u32..40),
-        any::<[bool; 4]>(),
+        any::<[bool; 5]>(),
         any::<(bool, bool, bool)>(),
     );
     let block = (
@@ -57,7 +58,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
     );
     let layers = prop::collection::vec(any::<bool>(), 1..4);
     (sizes, attention, block, layers).prop_map(|(s, a, b, layers)| {
-        let (window, [softcap, relative, head_norms, same_bias], bias) = a;
+        let (window, [softcap, relative, sinks, head_norms, same_bias], bias) = a;
         let (
             [
                 encoder,
@@ -83,6 +84,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
             window,
             softcap,
             relative,
+            sinks,
             qkv_bias: if same_bias {
                 (bias.0, bias.0, bias.0)
             } else {
@@ -256,7 +258,9 @@ impl Build<'_> {
             (false, w) => Mask::causal(w),
         };
         p = self.op("m", MaskScores { mask }, &[p.into(), step.into()]);
-        p = self.op("p", Softmax, &[p.into()]);
+        let sinks = s.sinks.then(|| self.weight("sinks", &[heads], DType::F32));
+        let operands: Vec<Operand> = [p.into()].into_iter().chain(sinks).collect();
+        p = self.op("p", Softmax { sinks: s.sinks }, &operands);
         let o = self.op("o", AttnMix, &[p.into(), vv.into(), step.into()]);
         let o = self.op("om", MergeHeads, &[o.into()]);
         self.linear("o", o, [s.width, heads * s.head_dim], s.biases, DType::BF16)
