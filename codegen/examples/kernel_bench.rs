@@ -207,6 +207,8 @@ fn epilogue(width: i64, activation: Activation, glu: bool) -> Epilogue {
         bias: true,
         activation,
         glu,
+        limit: None,
+        shift: 0.0,
         scale: None,
         softcap: None,
         residual: None,

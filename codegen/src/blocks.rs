@@ -7,14 +7,18 @@
 //! - A half unit is, 64-byte aligned: packed scales (dwords), f16 scales, then for each 32 elements
 //!   of K the low bits of their codes and the high bits. In vectors of 64 bytes byte `4 r + j`
 //!   belongs to row r; the codes of *group* g are elements `4 g + j`. With `low` bits there are
-//!   `8 / low` groups in a vector, the first in the lowest bits; likewise `high`.
+//!   `8 / low` groups in a vector, the first in the lowest bits; likewise `high`. With `values` what is
+//!   stored is the place of a code in a list of 16.
 //! - The scale bytes are the source's own, so a format costs what it costs in GGUF, but for
 //!   padding: rows to strips, K to units (zero codes and scales), half units to 64 bytes.
 //! - Int8 rows have their f32 scales behind the strip's last unit.
 //!
 //! Not here: bytes of GGUF (`pack::blocks`), and arithmetic (`kernels::blocks`).
 
-use llmc_ir::{DType, quant::Format};
+use llmc_ir::{
+    DType,
+    quant::{Format, MXFP4_VALUES},
+};
 
 /// Rows of a strip.
 pub const STRIP: i64 = 32;
@@ -27,6 +31,19 @@ const VECTOR: i64 = 64;
 
 /// Bytes of 16 × f16.
 const HALVES: i64 = 32;
+
+/// Added to MXFP4's values, twice the floats, to make them codes.
+const MXFP4_OFFSET: i8 = 12;
+
+const MXFP4_CODES: [u8; 16] = {
+    let mut codes = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        codes[i] = (MXFP4_VALUES[i] + MXFP4_OFFSET) as u8;
+        i += 1;
+    }
+    codes
+};
 
 /// What scales a part of a block, and how it is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +60,8 @@ pub enum Scales {
     SixMin,
     /// Q6_K: 16 signed bytes; f16 d.
     Bytes,
+    /// One byte e: 2^(e − 128).
+    Exponent,
     /// One f32 for each row, behind the strip.
     Row,
 }
@@ -64,6 +83,8 @@ pub struct Blocks {
     pub part: i64,
     pub offset: i64,
     pub scales: Scales,
+    /// The codes that stored nibbles stand for, where they are not the codes themselves.
+    pub values: Option<[u8; 16]>,
 }
 
 /// Blocks of 32, two of them in a unit.
@@ -77,6 +98,7 @@ const fn simple(name: &'static str, low: i64, high: i64, offset: i64, scales: Sc
         part: 32,
         offset,
         scales,
+        values: None,
     }
 }
 
@@ -98,6 +120,7 @@ const fn large(
         part,
         offset,
         scales,
+        values: None,
     }
 }
 
@@ -105,6 +128,10 @@ impl Blocks {
     /// The form of a block format.
     pub const fn of(format: Format) -> Blocks {
         match format {
+            Format::MXFP4 => Blocks {
+                values: Some(MXFP4_CODES),
+                ..simple("mxfp4", 4, 0, MXFP4_OFFSET as i64, Scales::Exponent)
+            },
             Format::Q2_K => large("q2_k", 2, 0, 16, 0, Scales::Nibbles),
             Format::Q3_K => large("q3_k", 2, 1, 16, 4, Scales::SixSigned),
             Format::Q4_0 => simple("q4_0", 4, 0, 8, Scales::Plain),
@@ -146,7 +173,7 @@ impl Blocks {
     /// Vectors of packed scales in a half unit.
     pub const fn dwords(&self) -> i64 {
         match self.scales {
-            Scales::Plain | Scales::PlainMin | Scales::Row => 0,
+            Scales::Plain | Scales::PlainMin | Scales::Exponent | Scales::Row => 0,
             Scales::SixSigned | Scales::SixMin => 3,
             Scales::Nibbles | Scales::Bytes => 4,
         }
@@ -155,21 +182,29 @@ impl Blocks {
     /// f16 numbers of a block.
     pub const fn halves(&self) -> i64 {
         match self.scales {
-            Scales::Row => 0,
+            Scales::Exponent | Scales::Row => 0,
             Scales::Plain | Scales::SixSigned | Scales::Bytes => 1,
             Scales::PlainMin | Scales::Nibbles | Scales::SixMin => 2,
         }
     }
 
-    /// Where in a half unit f16 scales are, behind the packed ones: block after block, its numbers
-    /// in turn, 16 rows each.
+    /// Bytes of a block's f16 numbers or exponents, of 16 rows.
+    const fn numbers(&self) -> i64 {
+        match self.scales {
+            Scales::Exponent => HALF,
+            _ => self.halves() * HALVES,
+        }
+    }
+
+    /// Where in a half unit f16 scales or exponents are, behind the packed ones: block after block, its
+    /// numbers in turn, 16 rows each.
     pub const fn halves_at(&self) -> i64 {
         self.dwords() * VECTOR
     }
 
     /// Where in a half unit the codes of elements `32 i …` are: low bits.
     pub const fn low_at(&self, i: i64) -> i64 {
-        let scales = self.halves_at() + self.unit / self.block * self.halves() * HALVES;
+        let scales = self.halves_at() + self.unit / self.block * self.numbers();
         let codes = (scales + VECTOR - 1) / VECTOR * VECTOR;
         codes + i * (self.low + self.high) * VECTOR
     }

@@ -234,6 +234,27 @@ impl Config {
             .ok_or_else(|| self.wrong(field, "an array of strings"))
     }
 
+    /// A list of integers; empty if the field is not there.
+    pub fn counts(&self, field: &str, range: RangeInclusive<u32>) -> Result<Vec<u32>> {
+        let Some(value) = self.get(field) else {
+            return Ok(Vec::new());
+        };
+        let count = |value: &Json| {
+            let count = value.as_u64().and_then(|value| u32::try_from(value).ok());
+            count.filter(|count| range.contains(count))
+        };
+        let counts = value
+            .as_array()
+            .and_then(|values| values.iter().map(count).collect());
+        counts.ok_or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            self.wrong(
+                field,
+                format_args!("an array of integers from {start} to {end}"),
+            )
+        })
+    }
+
     /// A section, if the field is there.
     pub fn section(&self, field: &str) -> Result<Option<Config>> {
         match self.get(field) {

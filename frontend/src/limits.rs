@@ -11,6 +11,12 @@ pub const WIDTH: u32 = 1 << 20;
 pub const HEADS: u32 = 1 << 14;
 /// Dimension of one head.
 pub const HEAD_DIM: u32 = 1 << 14;
+/// Experts of a layer.
+pub const EXPERTS: u32 = 1 << 12;
+/// Experts of all layers.
+pub const EXPERT_MATRICES: u64 = 1 << 18;
+/// Rows of a layer's experts over one another.
+pub const EXPERT_ROWS: u64 = 1 << 24;
 /// Tokens of a vocabulary.
 pub const VOCABULARY: u32 = 1 << 24;
 /// Positions of a context.

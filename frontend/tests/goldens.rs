@@ -64,7 +64,7 @@ fn tokenizers_load() {
     }
 }
 
-const IN_SCOPE: [&str; 24] = [
+const IN_SCOPE: [&str; 28] = [
     "bert_base",
     "falcon_mqa",
     "falcon_new_arch",
@@ -73,6 +73,8 @@ const IN_SCOPE: [&str; 24] = [
     "gpt1",
     "gpt2",
     "gpt2_hub_layout",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
     "gptbigcode_mqa",
     "gptneo_local",
     "llama2_bf16_sharded",
@@ -82,6 +84,7 @@ const IN_SCOPE: [&str; 24] = [
     "llama_linear_rope",
     "llama_yarn_rope",
     "mistral_swa",
+    "mixtral",
     "mpnet_base",
     "opt",
     "opt_postln",
@@ -89,6 +92,7 @@ const IN_SCOPE: [&str; 24] = [
     "phi3_swa",
     "qwen2",
     "qwen3",
+    "qwen3_moe",
 ];
 
 fn build(case: &str, options: &BuildOptions) -> Result<Model, FrontendError> {
@@ -145,28 +149,34 @@ fn check_module(case: &str, model: &Model) {
             }
             let dims = weight.ty.fixed_dims().unwrap();
             let mut rows = 0;
-            for part in &weight.source.parts {
-                let name = llmc_ir::source::tensor_name(&part.name, layer);
+            let parts = weight.source.parts.iter();
+            for (part, name) in parts.flat_map(|p| p.tensors(layer).map(move |name| (p, name))) {
                 let info = model
                     .weights
                     .info(&name)
                     .unwrap_or_else(|| panic!("{case}: no {name}"));
                 let mut stored = info.dims.clone();
+                let last = stored.len().saturating_sub(2);
                 if part.transposed {
-                    stored.reverse();
+                    stored[last..].reverse();
+                }
+                // Matrices over one another in one tensor.
+                if stored.len() == dims.len() + 1 {
+                    let matrices = stored.remove(0);
+                    stored[0] *= matrices;
                 }
                 assert_eq!(dims[1..], stored[1..], "{case}: {name}");
                 assert_eq!(weight.ty.dtype, info.dtype, "{case}: {name}");
                 let (start, end) = part.rows.unwrap_or((0, stored[0]));
                 assert!(start < end && end <= stored[0], "{case}: {name}");
-                rows += end - start;
+                rows += part.count().unwrap_or(end - start);
                 let count: u64 = info.dims.iter().map(|dim| u64::from(*dim)).product();
-                let bytes = count * info.dtype.row_bytes(1);
+                let bytes = info.dtype.row_bytes(count);
                 assert_eq!(
                     model.weights.read(&name, 0..bytes).unwrap().len() as u64,
                     bytes
                 );
-                wanted.insert(name.into_owned(), count);
+                wanted.insert(name, count);
             }
             assert_eq!(rows, dims[0], "{case}: @{}", weight.name);
         }

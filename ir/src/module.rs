@@ -74,26 +74,57 @@ pub struct Source {
     pub parts: Vec<SourcePart>,
 }
 
-/// One tensor, or some of its rows.
+/// One tensor, or some of its rows; or a tensor for each expert, one after another.
+///
+/// A tensor of one extent more than the weight, `[E, out, in]`, is taken for its slices over one another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourcePart {
-    /// Name in the checkpoint; `{layer}` stands for the absolute index of the layer.
+    /// Name in the checkpoint; `{layer}` stands for the absolute index of the layer, `{expert}` for that
+    /// of the expert.
     pub name: String,
     /// Rows `start..end` of the tensor; None: all.
     pub rows: Option<(u32, u32)>,
-    /// The checkpoint holds the transpose: `[in, out]`.
+    /// Of those rows every so manyth is taken, from the first on.
+    pub every: u32,
+    /// The checkpoint holds the transpose: `[in, out]`, or `[E, in, out]`.
     pub transposed: bool,
+    /// How many tensors there are, where each expert has its own.
+    pub experts: Option<u32>,
+}
+
+impl SourcePart {
+    /// The whole of one tensor.
+    pub fn tensor(name: impl Into<String>) -> SourcePart {
+        SourcePart {
+            name: name.into(),
+            rows: None,
+            every: 1,
+            transposed: false,
+            experts: None,
+        }
+    }
+
+    /// How many rows of each tensor are taken, where `rows` says it.
+    pub fn count(&self) -> Option<u32> {
+        let (start, end) = self.rows?;
+        Some(end.saturating_sub(start).div_ceil(self.every.max(1)))
+    }
+
+    /// The names of the tensors, in order.
+    pub fn tensors(&self, layer: Option<u32>) -> impl Iterator<Item = String> {
+        let name = crate::source::tensor_name(&self.name, layer).into_owned();
+        (0..self.experts.unwrap_or(1)).map(move |e| match name.contains("{expert}") {
+            true => name.replace("{expert}", &e.to_string()),
+            false => name.clone(),
+        })
+    }
 }
 
 impl Source {
     /// The whole of one tensor.
     pub fn tensor(name: impl Into<String>) -> Source {
         Source {
-            parts: vec![SourcePart {
-                name: name.into(),
-                rows: None,
-                transposed: false,
-            }],
+            parts: vec![SourcePart::tensor(name)],
         }
     }
 }
@@ -104,6 +135,15 @@ pub enum Pack {
     /// A matrix in panels of 64 outputs, `[rows / 64][cols][64]`, in the weight's element type; block
     /// formats and `int8` in strips of 16 outputs. With `glu`, gate and up alternate in groups of 16 rows.
     Panels {
+        rows: Layout,
+        cols: Layout,
+        glu: bool,
+    },
+    /// The matrices of `count` experts, each in panels or strips of its own, one behind the other. The
+    /// weight holds the experts' rows one behind the other; with `glu` the gates of all, then the ups.
+    /// `rows` are the outputs of one expert.
+    Experts {
+        count: u32,
         rows: Layout,
         cols: Layout,
         glu: bool,

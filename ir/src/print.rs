@@ -232,10 +232,16 @@ impl fmt::Display for Source {
             let sep = if i > 0 { ", " } else { "" };
             write!(f, "{sep}{}", Quoted(&part.name))?;
             if let Some((start, end)) = part.rows {
-                write!(f, "[{start}..{end}]")?;
+                match part.every {
+                    1 => write!(f, "[{start}..{end}]")?,
+                    n => write!(f, "[{start}..{end} every {n}]")?,
+                }
             }
             if part.transposed {
                 f.write_str(" transposed")?;
+            }
+            if let Some(n) = part.experts {
+                write!(f, " x {n}")?;
             }
         }
         Ok(())
@@ -288,6 +294,16 @@ impl fmt::Display for Pack {
                     f.write_str(", glu = true")?;
                 }
                 f.write_str(">")
+            }
+            Pack::Experts {
+                count,
+                rows,
+                cols,
+                glu,
+            } => {
+                let (rows, cols) = (LayoutText(rows), LayoutText(cols));
+                write!(f, "experts<count = {count}, rows = {rows}, cols = {cols}")?;
+                f.write_str(if *glu { ", glu = true>" } else { ">" })
             }
             Pack::Rows { cols } => write!(f, "rows<cols = {}>", LayoutText(cols)),
             Pack::Vector { layout } => write!(f, "vector<layout = {}>", LayoutText(layout)),

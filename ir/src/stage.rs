@@ -27,6 +27,7 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
         Op::Activation(_)
         | Op::Add(_)
         | Op::Attention(_)
+        | Op::Experts(_)
         | Op::Gather(_)
         | Op::Glu(_)
         | Op::KvAppend(_)
@@ -42,6 +43,7 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
         | Op::RmsNorm(_)
         | Op::Rope(_)
         | Op::RopeAngles(_)
+        | Op::Route(_)
         | Op::Rows(_)
         | Op::Scale(_)
         | Op::Softcap(_)
@@ -111,6 +113,9 @@ pub fn fresh(module: &Module) -> Vec<Violation> {
                     push(Some(func), Some(inst), "something is fused into a linear");
                 }
                 Op::Quantize(_) => push(Some(func), Some(inst), "an activation is quantised"),
+                Op::Experts(e) if e.inner.is_some() => {
+                    push(Some(func), Some(inst), "an activation is quantised");
+                }
                 Op::Attention(a) if a.schedule.is_some() => {
                     push(Some(func), Some(inst), "attention has a schedule");
                 }

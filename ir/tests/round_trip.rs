@@ -186,6 +186,17 @@ fn op() -> impl Strategy<Value = Op> {
         2 => attention().prop_map(Op::from),
         1 => bias().prop_map(|bias| AttnBias { bias }.into()),
         1 => float().prop_map(|scale| AttnScores { scale }.into()),
+        1 => (any::<bool>(), act(), option::of(1e-3f32..1e3), float(), select(vec![
+            None,
+            Some(DType::BF16),
+            Some(DType::Q8(llmc_ir::Group::Block)),
+        ]))
+            .prop_map(|(bias, act, limit, shift, inner)| {
+                let gate = Gate { act, limit, shift };
+                Experts { bias, gate, inner }.into()
+            }),
+        1 => (any::<u32>(), any::<bool>())
+            .prop_map(|(top_k, renormalize)| Route { top_k, renormalize }.into()),
         1 => float().prop_map(|scale| Gather { scale }.into()),
         1 => act().prop_map(|kind| Glu { kind }.into()),
         1 => any::<u32>().prop_map(|n_rep| KvRead { n_rep }.into()),
@@ -213,11 +224,15 @@ fn source() -> impl Strategy<Value = Source> {
         name(),
         option::of((any::<u32>(), any::<u32>())),
         any::<bool>(),
+        1u32..4,
+        option::of(any::<u32>()),
     )
-        .prop_map(|(name, rows, transposed)| SourcePart {
+        .prop_map(|(name, rows, transposed, every, experts)| SourcePart {
             name: name.replace('\n', ""),
+            every: if rows.is_some() { every } else { 1 },
             rows,
             transposed,
+            experts,
         });
     vec(part, 0..3).prop_map(|parts| Source { parts })
 }
@@ -228,6 +243,14 @@ fn pack() -> impl Strategy<Value = Pack> {
             rows,
             cols,
             glu
+        }),
+        (any::<u32>(), layout(), layout(), any::<bool>()).prop_map(|(count, rows, cols, glu)| {
+            Pack::Experts {
+                count,
+                rows,
+                cols,
+                glu,
+            }
         }),
         layout().prop_map(|cols| Pack::Rows { cols }),
         layout().prop_map(|layout| Pack::Vector { layout }),

@@ -12,6 +12,7 @@
 //! | weight of | packing |
 //! |---|---|
 //! | linear | panels: rows as the result, cols as x; with `glu`, gate and up alternate |
+//! | experts | each expert's panels: rows as one expert's outputs, gate and up alternating, cols as what it multiplies |
 //! | gather alone | rows as the result |
 //! | gather and linear (tied) | panels |
 //! | norm (`quantize`'s too), bias, attention bias | vector, as the row that it goes with |
@@ -22,7 +23,7 @@ use llmc_ir::{
 };
 
 use crate::{
-    LinearOperands, Pass, PassError, Remarks, Stats,
+    ExpertsOperands, LinearOperands, Pass, PassError, Remarks, Stats,
     row_layouts::{RowLayouts, same_storage},
 };
 
@@ -170,6 +171,10 @@ fn uses(
             list.extend(args.norm.iter().map(|n| vector(*n, x.clone())));
             list
         }
+        Op::Experts(op) => match ExpertsOperands::read(op, &inst.operands) {
+            Some(args) => experts(module, args, x, y, by),
+            None => vec![],
+        },
         Op::Gather(_) => weights.map(|w| table(w, y, by)).collect(),
         Op::Quantize(_) => weights.map(|w| vector(w, x.clone())).collect(),
         Op::RmsNorm(_) | Op::LayerNorm(_) => {
@@ -184,6 +189,45 @@ fn uses(
             .collect(),
         _ => vec![],
     }
+}
+
+/// The weights of `experts`, where x and y are the layouts of its first operand and result.
+fn experts(module: &Module, args: ExpertsOperands, x: &Layout, y: &Layout, by: &str) -> Vec<Use> {
+    let dim = |w: WeightId, i: usize| {
+        module.weights[w.index()]
+            .ty
+            .dims
+            .get(i)
+            .and_then(|d| d.fixed())
+    };
+    let (Some(rows), Some(inner)) = (dim(args.w_out, 0), dim(args.w_out, 1)) else {
+        return vec![];
+    };
+    let count = rows / y.len().max(1);
+    let used = |weight: WeightId, pack: Pack| Use {
+        weight,
+        pack,
+        by: by.to_string(),
+    };
+    let pack = |rows: &Layout, cols: &Layout, glu: bool| Pack::Experts {
+        count,
+        rows: rows.clone(),
+        cols: cols.clone(),
+        glu,
+    };
+    let (both, plain) = (Layout::heads(2, &[inner]), Layout::plain(inner));
+    let mut list = vec![
+        used(args.w_in, pack(&both, x, true)),
+        used(args.w_out, pack(y, &plain, false)),
+    ];
+    for (bias, rows) in [(args.b_in, &both), (args.b_out, y)] {
+        let layout = match rows.0.as_slice() {
+            [one] => Layout::heads(one.count * count, &one.parts),
+            _ => Layout::concat(&vec![rows.clone(); count as usize]),
+        };
+        list.extend(bias.map(|b| used(b, Pack::Vector { layout })));
+    }
+    list
 }
 
 /// A table whose rows are gathered.
@@ -214,6 +258,20 @@ fn agree(a: &Pack, b: &Pack) -> Option<Pack> {
                 glu: g,
             },
         ) => same_storage(rows, r) && same_storage(cols, c) && glu == g,
+        (
+            Pack::Experts {
+                count,
+                rows,
+                cols,
+                glu,
+            },
+            Pack::Experts {
+                count: n,
+                rows: r,
+                cols: c,
+                glu: g,
+            },
+        ) => same_storage(rows, r) && same_storage(cols, c) && (count, glu) == (n, g),
         (Pack::Rows { cols }, Pack::Rows { cols: c }) => same_storage(cols, c),
         (Pack::Vector { layout }, Pack::Vector { layout: l }) => same_storage(layout, l),
         // A tied table: gather reads the panels.
@@ -227,7 +285,9 @@ fn agree(a: &Pack, b: &Pack) -> Option<Pack> {
 /// Whether there is padding within the rows.
 fn has_gaps(pack: &Pack) -> bool {
     match pack {
-        Pack::Panels { cols, .. } | Pack::Rows { cols } => !cols.is_plain(),
+        Pack::Experts { cols, .. } | Pack::Panels { cols, .. } | Pack::Rows { cols } => {
+            !cols.is_plain()
+        }
         // Vectors are f32: nothing of them is in blocks.
         Pack::Vector { .. } => true,
     }
@@ -253,6 +313,9 @@ fn describe(pack: &Pack) -> String {
             };
             format!("panels of {rows} by {cols}{glu}")
         }
+        Pack::Experts {
+            count, rows, cols, ..
+        } => format!("panels of {count} experts of {rows} by {cols}"),
         Pack::Rows { cols } => format!("rows of {cols}"),
         Pack::Vector { layout } => format!("a vector of {layout}"),
     }

@@ -8,7 +8,7 @@
 //! …
 //! ```
 //!
-//! Each linear, attention, repeat, rows, pool and position_ids is a kernel of its own. Ops that work
+//! Each linear, attention, experts, repeat, rows, pool and position_ids is a kernel of its own. Ops that work
 //! row by row gather in *rows* kernels: every op of one is executed by the same thread on the same
 //! rows, so its ops see each other's results without a barrier. Views (split, split_heads,
 //! merge_heads) have no code and follow what they view.
@@ -41,6 +41,7 @@ pub fn shape(op: &Op) -> Shape {
     match op {
         Op::Linear(_)
         | Op::Attention(_)
+        | Op::Experts(_)
         | Op::Repeat(_)
         | Op::Rows(_)
         | Op::Pool(_)
@@ -57,6 +58,7 @@ pub fn shape(op: &Op) -> Shape {
         | Op::RmsNorm(_)
         | Op::Rope(_)
         | Op::RopeAngles(_)
+        | Op::Route(_)
         | Op::Scale(_)
         | Op::Softcap(_) => Shape::Rows,
         Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Shape::View,

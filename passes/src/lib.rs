@@ -53,7 +53,7 @@ pub use fuse_norm_quantize::FuseNormQuantize;
 pub use fuse_qkv::FuseQkv;
 pub use fuse_residual::FuseResidual;
 pub use manager::{Dump, Manager, PassRun, PipelineError, Report, Verify};
-pub use operands::{AttentionOperands, Keys, LinearOperands};
+pub use operands::{AttentionOperands, ExpertsOperands, Keys, LinearOperands};
 pub use pass::{Pass, PassError, Remark, Remarks, Stats};
 pub use plan_memory::PlanMemory;
 pub use precision::{Activations, Kv, Precision, Quant};

@@ -5,7 +5,7 @@
 
 use llmc_ir::{
     Operand, ValueId, WeightId,
-    ops::{Attention, Linear, Norm},
+    ops::{Attention, Experts, Linear, Norm},
 };
 
 /// Operands of `linear`.
@@ -71,6 +71,37 @@ impl LinearOperands {
         list.extend(self.norm.iter().copied().map(Operand::from));
         list.extend(self.residual.map(Operand::from));
         list
+    }
+}
+
+/// Operands of `experts`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExpertsOperands {
+    pub x: ValueId,
+    /// Of each expert, by row.
+    pub weights: ValueId,
+    pub w_in: WeightId,
+    pub b_in: Option<WeightId>,
+    pub w_out: WeightId,
+    pub b_out: Option<WeightId>,
+}
+
+impl ExpertsOperands {
+    /// Reads the operands of `op`.
+    pub fn read(op: &Experts, operands: &[Operand]) -> Option<ExpertsOperands> {
+        let mut r = Reader(operands.iter());
+        let (x, weights, w_in) = (r.value()?, r.value()?, r.weight()?);
+        let b_in = if op.bias { Some(r.weight()?) } else { None };
+        let w_out = r.weight()?;
+        let b_out = if op.bias { Some(r.weight()?) } else { None };
+        r.end(ExpertsOperands {
+            x,
+            weights,
+            w_in,
+            b_in,
+            w_out,
+            b_out,
+        })
     }
 }
 

@@ -14,14 +14,15 @@
 //! | f32, f16 | – | – | – |
 //!
 //! One quantised value for all linears that read the same; a norm that a linear has goes along. The
-//! head's product is like others. `int8` and `bf16` are refused where no weight asks for them.
+//! head's product is like others. `experts` read a quantised x likewise, and quantise the rows between
+//! their products themselves (`inner`). `int8` and `bf16` are refused where no weight asks for them.
 
 use llmc_ir::{
     DType, Func, Group, Inst, Module, Op, Operand, TensorType, Type, ValueId, WeightId,
-    ops::{Norm, Quantize},
+    ops::{Experts, Norm, Quantize},
 };
 
-use crate::{Activations, LinearOperands, Pass, PassError, Remarks, Stats, edit};
+use crate::{Activations, ExpertsOperands, LinearOperands, Pass, PassError, Remarks, Stats, edit};
 
 /// Quantises what linears read.
 pub struct QuantizeActivations(pub Activations);
@@ -69,20 +70,38 @@ impl Pass for QuantizeActivations {
                         result: func.body[i].results[0],
                     });
                 }
+                let target = |w: WeightId| {
+                    let refused = |what| PassError::refused(&module.weights[w.index()].name, what);
+                    self.target(types[w.index()]).map_err(refused)
+                };
                 let args = match &func.body[i].op {
-                    Op::Linear(op) => LinearOperands::read(op, &func.body[i].operands),
+                    Op::Linear(op) => {
+                        LinearOperands::read(op, &func.body[i].operands).map(|a| (a.x, a.w))
+                    }
+                    Op::Experts(op) => {
+                        ExpertsOperands::read(op, &func.body[i].operands).map(|a| (a.x, a.w_in))
+                    }
                     _ => None,
                 };
+                if let Op::Experts(op) = &func.body[i].op
+                    && let Some(args) = ExpertsOperands::read(op, &func.body[i].operands)
+                    && op.inner.is_none()
+                    && let Some(to) = target(args.w_out)?
+                {
+                    let inner = Some(to);
+                    func.body[i].op = Experts {
+                        inner,
+                        ..op.clone()
+                    }
+                    .into();
+                    rewrites += 1;
+                }
                 i += 1;
-                let Some(args) = args.filter(|a| dtype(func, a.x) == Some(DType::F32)) else {
+                let Some((_, w)) = args.filter(|(x, _)| dtype(func, *x) == Some(DType::F32)) else {
                     continue;
                 };
-                let target = self.target(types[args.w.index()]);
-                let target = target.map_err(|what| {
-                    PassError::refused(&module.weights[args.w.index()].name, what)
-                })?;
-                if let Some(to) = target {
-                    i += usize::from(quantise(func, i - 1, to, args, &mut known));
+                if let Some(to) = target(w)? {
+                    i += usize::from(quantise(func, i - 1, to, &mut known));
                     rewrites += 1;
                 }
             }
@@ -102,40 +121,37 @@ fn dtype(func: &Func, v: ValueId) -> Option<DType> {
     func.ty(v).tensor().map(|t| t.dtype)
 }
 
-/// Lets the linear at `at` read its x as `to`; tells whether an instruction came before it.
-fn quantise(
-    func: &mut Func,
-    at: usize,
-    to: DType,
-    args: LinearOperands,
-    known: &mut Vec<Quantised>,
-) -> bool {
-    let Op::Linear(linear) = &func.body[at].op else {
+/// Lets the product at `at` read its x as `to`; tells whether an instruction came before it.
+fn quantise(func: &mut Func, at: usize, to: DType, known: &mut Vec<Quantised>) -> bool {
+    let Some(&Operand::Value(old)) = func.body[at].operands.first() else {
         return false;
     };
-    let mut linear = linear.clone();
-    let norm: Option<Norm> = linear.norm.take();
+    let mut norm: Option<Norm> = None;
+    let mut operands: Vec<Operand> = vec![old.into()];
+    if let Op::Linear(linear) = &func.body[at].op
+        && let Some(args) = LinearOperands::read(linear, &func.body[at].operands)
+    {
+        let mut linear = linear.clone();
+        norm = linear.norm.take();
+        operands.extend(args.norm.iter().map(|w: &WeightId| Operand::from(*w)));
+        func.body[at].operands = LinearOperands {
+            norm: vec![],
+            ..args
+        }
+        .write();
+        func.body[at].op = linear.into();
+    }
     let op = Quantize { to, norm };
-    let weights = args.norm.iter().copied();
-    let operands: Vec<Operand> = std::iter::once(Operand::from(args.x))
-        .chain(weights.map(|w: WeightId| w.into()))
-        .collect();
     let same = known.iter().find(|k| k.op == op && k.operands == operands);
     let found = same.map(|k| k.result);
     let x = found.unwrap_or_else(|| {
         let suffix = if to == DType::BF16 { "bf16" } else { "q8" };
-        let hint = format!("{}.{suffix}", edit::name(func, args.x));
-        let dims = func.ty(args.x).tensor().map(|t| t.dims.clone());
+        let hint = format!("{}.{suffix}", edit::name(func, old));
+        let dims = func.ty(old).tensor().map(|t| t.dims.clone());
         let ty = TensorType::new(to, dims.unwrap_or_default());
         func.new_value(&hint, Type::Tensor(ty))
     });
-    let operands_of_linear = LinearOperands {
-        x,
-        norm: vec![],
-        ..args
-    };
-    func.body[at].op = linear.into();
-    func.body[at].operands = operands_of_linear.write();
+    func.body[at].operands[0] = x.into();
     if found.is_some() {
         return false;
     }

@@ -11,7 +11,7 @@
 //!   are one class, so both have them; everything else has parts `[D]`;
 //! - `split_heads`, `merge_heads`: the row is H times the parts of the heads;
 //! - `split`: the row is the layouts of the pieces, one after another;
-//! - `rope_angles`: cos and sin, each padded; `glu`: two halves alike.
+//! - `rope_angles`: cos and sin, each padded; `glu`: two halves alike; `route`: plain.
 //!
 //! A class without a demand is plain. Two demands may differ in words and agree in memory
 //! (`2x(64)`, `1x(128)`); only memory counts.
@@ -221,6 +221,7 @@ impl<'m> Analysis<'m> {
             Op::AttnBias(_)
             | Op::AttnMix(_)
             | Op::AttnScores(_)
+            | Op::Experts(_)
             | Op::Gather(_)
             | Op::Glu(_)
             | Op::KvAppend(_)
@@ -230,6 +231,7 @@ impl<'m> Analysis<'m> {
             | Op::PositionIds(_)
             | Op::Quantize(_)
             | Op::RopeAngles(_)
+            | Op::Route(_)
             | Op::Softmax(_)
             | Op::Split(_)
             | Op::SplitHeads(_) => {}
@@ -313,6 +315,14 @@ impl<'m> Analysis<'m> {
                     }
                     Op::Linear(op) if op.glu.is_some() => {
                         demands.push((result, last(result).map(Layout::plain)));
+                    }
+                    // Logits and weights are compared expert by expert.
+                    Op::Route(_) => {
+                        demands.push((value(0), last(result).map(Layout::plain)));
+                        demands.push((result, last(result).map(Layout::plain)));
+                    }
+                    Op::Experts(_) => {
+                        demands.push((value(1), last(value(1)).map(Layout::plain)));
                     }
                     Op::Split(_) => {
                         if let Some(x) = value(0) {

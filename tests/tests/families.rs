@@ -57,6 +57,11 @@ fn gemma3() {
 }
 
 #[test]
+fn gpt_oss() {
+    snapshot("gpt_oss");
+}
+
+#[test]
 fn gpt2() {
     snapshot("gpt2");
 }
@@ -69,6 +74,11 @@ fn llama() {
 #[test]
 fn mistral() {
     snapshot("mistral_swa");
+}
+
+#[test]
+fn mixtral() {
+    snapshot("mixtral");
 }
 
 #[test]
@@ -89,6 +99,11 @@ fn opt_behind() {
 #[test]
 fn phi3() {
     snapshot("phi3_partial_gqa");
+}
+
+#[test]
+fn qwen3_moe() {
+    snapshot("qwen3_moe");
 }
 
 #[test]

@@ -391,7 +391,7 @@ fn tensors() {
         ),
         tensor(
             |t| (t.ty, t.dims) = (20, vec![32, 64]),
-            &["found type iq4_nl, supported are f32, f16, bf16, q2_k"],
+            &["found type iq4_nl, supported are f32, f16, bf16, mxfp4, q2_k"],
         ),
         tensor(
             |t| (t.ty, t.dims) = (26, vec![32, 16]),
@@ -411,8 +411,8 @@ fn tensors() {
             &["`blk.0.ffn_down.weight`: occurs twice"],
         ),
         tensor(
-            |t| t.name = b"blk.0.ffn_gate_exps.weight".into(),
-            &["`blk.0.ffn_gate_exps.weight`: a tensor that the architecture llama does not have"],
+            |t| t.name = b"blk.0.ffn_gate_shexp.weight".into(),
+            &["`blk.0.ffn_gate_shexp.weight`: a tensor that the architecture llama does not have"],
         ),
         tensor(
             |t| t.name = b"blk.00.ffn_up.weight".into(),
@@ -515,7 +515,7 @@ fn hyperparameters() {
         key(
             "general.architecture",
             "rwkv",
-            "found \"rwkv\", supported are bert, gemma3, llama, qwen2",
+            "found \"rwkv\", supported are bert, gemma3, gpt-oss, llama, qwen2",
         ),
         key(
             "general.architecture",
@@ -609,10 +609,15 @@ fn hyperparameters() {
             Value::F32(2.0),
             "found 2, supported is 1",
         ),
-        key(
-            "llama.expert_count",
-            Value::U32(8),
-            "found 8, supported is 0",
+        broken(
+            "llama",
+            |g| g.set("llama.expert_count", Value::U32(8)),
+            &["llama.expert_used_count", "expected a number"],
+        ),
+        broken(
+            "qwen2",
+            |g| g.set("qwen2.expert_count", Value::U32(8)),
+            &["qwen2.expert_count", "found 8, supported is 0"],
         ),
         key(
             "llama.pooling_type",

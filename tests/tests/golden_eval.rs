@@ -11,7 +11,7 @@ use llmc_ir::{
     },
     stage, verify,
 };
-use llmc_passes::{Remarks, TileFacts, pipeline};
+use llmc_passes::{Activations, Precision, Remarks, TileFacts, pipeline};
 use llmc_tests::golden::{self, Case, Data, Tensor};
 
 /// A golden case's inputs as the evaluator takes them.
@@ -110,7 +110,12 @@ fn run(prefix: &str) {
         assert!(fresh.is_empty(), "{}: {}", case.name, fresh.join("\n"));
         check(&case, &model.module, &model.weights, "model", true);
         let mut module = model.module.clone();
-        let passes = pipeline::all(TileFacts::default());
+        // Exact, for weights in blocks too.
+        let precision = Precision {
+            activations: Activations::F32,
+            ..Precision::default()
+        };
+        let passes = pipeline::all_in(precision, TileFacts::default());
         for (i, pass) in passes.iter().enumerate() {
             pass.run(&mut module, &mut Remarks::new())
                 .unwrap_or_else(|e| panic!("{} {}: {e}", case.name, pass.name()));
@@ -163,6 +168,11 @@ fn gpt_neo() {
 }
 
 #[test]
+fn gpt_oss() {
+    run("gpt_oss");
+}
+
+#[test]
 fn llama() {
     run("llama");
 }
@@ -170,6 +180,11 @@ fn llama() {
 #[test]
 fn mistral() {
     run("mistral_swa");
+}
+
+#[test]
+fn mixtral() {
+    run("mixtral");
 }
 
 #[test]

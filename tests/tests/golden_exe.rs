@@ -154,9 +154,14 @@ fn stepping(case: &Case, model: &Compiled, problems: &mut Vec<String>) {
 }
 
 fn check(prefixes: &[&str]) {
+    check_with(prefixes, &[]);
+}
+
+/// The cases compiled with `options`.
+fn check_with(prefixes: &[&str], options: &[&str]) {
     let mut problems = Vec::new();
     for case in golden::cases(prefixes) {
-        let model = binaries::compile(Path::new(&case.dir), &[]);
+        let model = binaries::compile(Path::new(&case.dir), options);
         scenario(&case, &model, "single", &mut problems);
         scenario(&case, &model, "batch", &mut problems);
         eos_test(&case, &model, &mut problems);
@@ -191,9 +196,20 @@ fn gpt() {
     check(&["gpt1", "gpt2", "gptbigcode", "gptneo"]);
 }
 
+/// Products of MXFP4 weights are exact with f32 rows.
+#[test]
+fn gpt_oss() {
+    check_with(&["gpt_oss"], &["--activations", "f32"]);
+}
+
 #[test]
 fn mistral() {
     check(&["mistral"]);
+}
+
+#[test]
+fn mixtral() {
+    check(&["mixtral"]);
 }
 
 #[test]
@@ -224,10 +240,13 @@ fn gguf() {
     for name in [
         "bert_base",
         "gemma3_text",
+        "gpt_oss",
         "llama2_gqa",
         "llama3_rope",
         "mistral_swa",
+        "mixtral",
         "qwen2",
+        "qwen3_moe",
     ] {
         let mut case = golden::cases(&[name]).remove(0);
         // The converter drops BERT's pooler.
@@ -245,6 +264,20 @@ fn gguf() {
             binaries::ok(&binaries::llmc(), &["verify", exe, "--against", input]);
         }
     }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Experts in MXFP4, exactly.
+#[test]
+fn gguf_mxfp4() {
+    let mut problems = Vec::new();
+    let folder = tempfile::tempdir().unwrap();
+    let case = golden::cases(&["gpt_oss_mxfp4"]).remove(0);
+    let path = folder.path().join("gpt_oss_mxfp4.gguf");
+    Gguf::of_golden(&case.dir, Elements::BF16).write(&path);
+    let model = binaries::compile(&path, &["--activations", "f32"]);
+    scenario(&case, &model, "single", &mut problems);
+    scenario(&case, &model, "batch", &mut problems);
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

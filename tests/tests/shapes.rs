@@ -13,7 +13,7 @@ use llmc_ir::eval::{
     batch::Batch,
     infer::{InferOptions, infer},
 };
-use llmc_passes::{Kv, Precision};
+use llmc_passes::{Activations, Kv, Manager, Precision, Quant, pipeline};
 use llmc_tests::{
     binaries,
     golden::{self, Tensor, Tensors},
@@ -28,12 +28,16 @@ const F16: f32 = 5e-3;
 const BF16: f32 = 4e-2;
 /// The same for 8 bits.
 const Q8_0: f32 = 2e-2;
+/// The same where products read 8 bits: rounding moves values to other codes.
+const INT8: f32 = 5e-2;
 
 struct Case {
     name: &'static str,
     config: Value,
     prompt: usize,
     kv: Kv,
+    /// Types of the weights, and what their products read.
+    quant: (Quant, Activations),
     tolerance: f32,
 }
 
@@ -74,6 +78,7 @@ fn case(name: &'static str, config: Value, prompt: usize) -> Case {
         config,
         prompt,
         kv: Kv::Auto,
+        quant: (Quant::None, Activations::Auto),
         tolerance: F32,
     }
 }
@@ -86,7 +91,68 @@ fn cases() -> Vec<Case> {
         tolerance,
         ..case(name, llama(heads(6, 2, 40)), 140)
     };
+    let mixtral = |experts: u32, chosen: u32, more: Value| {
+        let mut config = decoder("mixtral", "MixtralForCausalLM", more);
+        config["num_local_experts"] = experts.into();
+        config["num_experts_per_tok"] = chosen.into();
+        config
+    };
+    // Small weights: where a code differs, little comes of it.
+    let blocks = json!({
+        "hidden_size": 96, "intermediate_size": 160, "head_dim": 32, "initializer_range": 0.05
+    });
+    let quantised = |name, quant, activations, chosen, tolerance| Case {
+        quant: (quant, activations),
+        kv: Kv::F32,
+        tolerance,
+        ..case(name, mixtral(5, chosen, blocks.clone()), 50)
+    };
+    let exact = |name, quant| quantised(name, quant, Activations::F32, 2, F32);
+    // Every expert is chosen: where 8 bits blur the logits, another choice would be another model.
+    let rounded = |name, quant| quantised(name, quant, Activations::Auto, 5, INT8);
     vec![
+        case("experts", mixtral(7, 3, json!({})), 130),
+        case("one expert", mixtral(1, 1, json!({})), 5),
+        case(
+            "experts in bf16",
+            mixtral(4, 2, json!({"torch_dtype": "bfloat16"})),
+            90,
+        ),
+        case(
+            "mixtures between dense layers",
+            decoder(
+                "qwen3_moe",
+                "Qwen3MoeForCausalLM",
+                json!({
+                    "num_experts": 40, "num_experts_per_tok": 5, "moe_intermediate_size": 24,
+                    "decoder_sparse_step": 2, "norm_topk_prob": false
+                }),
+            ),
+            75,
+        ),
+        case(
+            "sinks and bounded gates",
+            decoder(
+                "gpt_oss",
+                "GptOssForCausalLM",
+                json!({
+                    "num_local_experts": 6, "num_experts_per_tok": 4, "sliding_window": 70,
+                    "swiglu_limit": 0.5,
+                    "rope_scaling": {
+                        "rope_type": "yarn", "factor": 8.0, "truncate": false,
+                        "original_max_position_embeddings": 128
+                    }
+                }),
+            ),
+            200,
+        ),
+        exact("experts in q8_0", Quant::Q8_0),
+        exact("experts in q4_0", Quant::Q4_0),
+        exact("experts in int8", Quant::Int8),
+        rounded("experts and rows in bf16", Quant::Bf16),
+        rounded("experts in q4_0, rows in 8 bits", Quant::Q4_0),
+        rounded("experts in int8, rows in 8 bits", Quant::Int8),
+        rounded("experts in q4_k_m, rows in 8 bits", Quant::Q4KM),
         case("mqa, heads of 24", llama(json!({})), 70),
         case("gqa, heads of 40", llama(heads(6, 3, 40)), 130),
         case("mha, heads of 80", llama(heads(5, 5, 80)), 65),
@@ -156,14 +222,17 @@ fn run(case: &Case, level: &str) -> Vec<String> {
     let config = dir.path().join("config.json");
     std::fs::write(&config, case.config.to_string()).unwrap();
     let exe = dir.path().join("model");
+    let (quant, activations) = case.quant;
+    let precision = Precision {
+        quant,
+        activations,
+        kv: case.kv,
+    };
     let options = CompileOptions {
         input: config.to_str().unwrap().into(),
         output: Some(exe.clone()),
         random_weights: Some(7),
-        precision: Precision {
-            kv: case.kv,
-            ..Precision::default()
-        },
+        precision,
         ..CompileOptions::default()
     };
     let observer: &mut dyn Observer = &mut ();
@@ -173,6 +242,10 @@ fn run(case: &Case, level: &str) -> Vec<String> {
     let (_, mut model) = llmc::compile::read(&options).unwrap();
     if let Some(dtype) = case.kv.dtype() {
         model.module.states.iter_mut().for_each(|s| s.dtype = dtype);
+    }
+    if quant != Quant::None {
+        let passes = pipeline::fused_in(precision);
+        Manager::new().run(&passes, &mut model.module).unwrap();
     }
     let mut evaluator = Evaluator::new(&model.module, &model.weights).unwrap();
     let narrow: Vec<i32> = ids.iter().map(|&i| i as i32).collect();

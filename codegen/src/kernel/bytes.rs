@@ -1,4 +1,4 @@
-//! Vectors of 64 bytes: dot products in groups of four, and bits moved within bytes.
+//! Vectors of 64 bytes: dot products in groups of four, bits moved within bytes, and table lookups.
 //!
 //! In: [`BYTES`] vectors, read as 16 lanes of four bytes. Out: [`SUMS`], or bytes again.
 //! Invariant: integers are exact, so every feature level gives the same; what an instruction of a
@@ -148,6 +148,22 @@ impl KernelBuilder<'_> {
             self.shl(v, to - from)
         };
         self.and(moved, mask)
+    }
+
+    /// Every byte is `table[byte]`; the bytes of `v` are below 16.
+    pub fn lookup(&mut self, v: Value, table: [u8; 16]) -> Value {
+        assert_eq!(v.ty, BYTES, "64 bytes");
+        let dword = |i: usize| i32::from_le_bytes([0, 1, 2, 3].map(|j| table[i % 4 * 4 + j]));
+        let dwords: Vec<i32> = (0..LANES as usize).map(dword).collect();
+        let table = self.lanes_i32(&dwords);
+        let table = self.bytes(table);
+        if self.level().vector_bits == 512 {
+            let name = "llvm.x86.avx512.pshuf.b.512";
+            return self.intrinsic(name, &[table, v], BYTES);
+        }
+        self.by_halves(&[table, v], Elem::I8, |b, parts| {
+            b.intrinsic("llvm.x86.avx2.pshuf.b", parts, Ty::Vector(Elem::I8, HALF))
+        })
     }
 
     /// Calls an LLVM intrinsic of the target.

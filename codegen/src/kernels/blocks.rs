@@ -6,7 +6,7 @@
 
 use crate::{
     blocks::{Blocks, Scales},
-    kernel::{Elem, KernelBuilder, Value},
+    kernel::{Elem, KernelBuilder, LANES, SUMS, Ty, Value},
 };
 
 /// Bytes of a vector.
@@ -46,6 +46,9 @@ impl Blocks {
         let (block, group) = (group / GROUPS, group % GROUPS);
         let at = b.offset(p, self.low_at(block));
         let low = bits(b, at, group, self.low, 0);
+        if let Some(values) = self.values {
+            return b.lookup(low, values);
+        }
         if self.high == 0 {
             return low;
         }
@@ -122,6 +125,10 @@ impl Blocks {
                 let d = half(b, 0);
                 (times(b, d, sc), None)
             }
+            Scales::Exponent => {
+                let p = b.offset(numbers, part * LANES);
+                (exponent(b, p), None)
+            }
             Scales::Row => unreachable!("the scales of rows are behind the strip"),
         }
     }
@@ -146,6 +153,25 @@ impl Blocks {
         }
         out
     }
+}
+
+/// 2^(e − 128) of the 16 bytes e at `p`.
+fn exponent(b: &mut KernelBuilder<'_>, p: Value) -> Value {
+    let e = b.load(Ty::Vector(Elem::I8, LANES as u32), p);
+    let e = b.zero_extend(e, Elem::I32);
+    let normal = b.add_const(e, -1);
+    let normal = b.shl(normal, 23);
+    // 2^−128 and 2^−127 are below f32's normal numbers.
+    let (least, next) = (
+        b.constant(SUMS, f64::from(1 << 21)),
+        b.constant(SUMS, f64::from(1 << 22)),
+    );
+    let (zero, two) = (b.constant(SUMS, 0.0), b.constant(SUMS, 2.0));
+    let is_zero = b.eq(e, zero);
+    let small = b.select(is_zero, least, next);
+    let is_small = b.lt(e, two);
+    let bits = b.select(is_small, small, normal);
+    b.bitcast(bits, Elem::F32)
 }
 
 /// The codes' bits of group `group`, `width` of them, moved to bit `to`; vectors from `p` on.

@@ -16,6 +16,10 @@ pub struct Epilogue {
     pub activation: Activation,
     /// `activation(gate) * up`; rows of W interleaved by 16 (g0..15, u0..15, g16..31, …).
     pub glu: bool,
+    /// Under `glu`: what bounds the gate from above and the up from both sides, before the activation.
+    pub limit: Option<f32>,
+    /// Under `glu`: added to the (bounded) up.
+    pub shift: f32,
     /// Multiplies the activated value.
     pub scale: Option<f32>,
     /// `cap * tanh(v / cap)`, after `scale`.
@@ -44,6 +48,12 @@ impl Epilogue {
         );
         if self.glu {
             name += "_glu";
+            if let Some(limit) = self.limit {
+                name += &format!("_l{}", tag(limit));
+            }
+            if self.shift != 0.0 {
+                name += &format!("_u{}", tag(self.shift));
+            }
         }
         if self.bias {
             name += "_bias";
@@ -131,21 +141,23 @@ impl Epilogue {
             let residual = residual.map(|p| b.at(p, i, self.residual.unwrap_or(0) * F32));
             for group in 0..(width + LANES - 1) / LANES {
                 let valid = (width - group * LANES).min(LANES);
+                // Whether pads come out as zeros, unless they are made so.
+                let mut clean = self.activation.keeps_zero();
                 let mut v = if self.glu {
                     let gate = self.sum(b, sums, bias, 2 * group);
                     let up = self.sum(b, sums, bias, 2 * group + 1);
+                    let (gate, up) = self.bounded(b, gate, up);
+                    clean |= self.shift == 0.0;
                     let gate = self.activation.apply(b, gate);
                     b.mul(gate, up)
                 } else {
                     let v = self.sum(b, sums, bias, group);
-                    let v = self.activation.apply(b, v);
-                    if valid < LANES && !self.activation.keeps_zero() {
-                        let mask = b.lane_mask(valid);
-                        b.mul(v, mask)
-                    } else {
-                        v
-                    }
+                    self.activation.apply(b, v)
                 };
+                if valid < LANES && !clean {
+                    let mask = b.lane_mask(valid);
+                    v = b.mul(v, mask);
+                }
                 if let Some(scale) = self.scale {
                     let scale = b.splat(scale);
                     v = b.mul(v, scale);
@@ -162,6 +174,22 @@ impl Epilogue {
                 b.store(v, p);
             }
         });
+    }
+
+    /// Gate and up as the activation and the product take them.
+    fn bounded(&self, b: &mut KernelBuilder<'_>, gate: Value, up: Value) -> (Value, Value) {
+        let (mut gate, mut up) = (gate, up);
+        if let Some(limit) = self.limit {
+            let (least, most) = (b.splat(-limit), b.splat(limit));
+            gate = b.min(gate, most);
+            up = b.min(up, most);
+            up = b.max(up, least);
+        }
+        if self.shift != 0.0 {
+            let shift = b.splat(self.shift);
+            up = b.add(up, shift);
+        }
+        (gate, up)
     }
 
     /// Group `group` of a row's sums, with its bias.

@@ -1,12 +1,12 @@
 //! `linear`: its norm into the workspace, then the matrix kernel with everything else fused in.
 
-use llmc_ir::{DType, Inst, ops};
+use llmc_ir::{DType, Inst, ValueId, ops};
 
 use super::{Lower, LowerError, norm, row_width, weight_arg};
 use crate::{
-    kernel::{Elem, LANES},
+    kernel::Elem,
     kernels,
-    pack::Form,
+    pack::{Form, Stored},
     step::{Arg, Kernel},
 };
 
@@ -26,14 +26,6 @@ impl<'a> Lower<'a> {
         let (x, y) = (self.operand(inst, 0)?, self.result(inst)?);
         let extent = self.extent(inst.results[0])?;
         let (_, w) = self.weight(inst, 1)?;
-        // Stored inputs and outputs of the weight.
-        let (k, m) = match &w.form {
-            Form::Panels { rows, cols, .. } => (cols.len() as i64, rows.len() as i64),
-            Form::Blocks { rows, cols, .. } => (i64::from(*cols), rows.len() as i64),
-            Form::Rows { .. } | Form::Vector { .. } | Form::Relative { .. } => {
-                return Err(self.error("the weight is not packed as a matrix"));
-            }
-        };
         let mut next = 2;
         let mut take = || {
             next += 1;
@@ -49,7 +41,7 @@ impl<'a> Lower<'a> {
         let mut x_arg = Arg::Arena(x.at);
         let mut x_stride = i64::from(x.stride);
         if let Some((kind, weight, shift)) = norm {
-            x_stride = (k + LANES - 1) / LANES * LANES;
+            x_stride = i64::from(x.layout.width());
             let bytes = self.bound(extent) * x_stride as u64 * 4;
             self.workspace = self.workspace.max(bytes);
             let (kind, eps) = norm::kind(kind);
@@ -78,40 +70,19 @@ impl<'a> Lower<'a> {
             bias: op.bias,
             activation: act(op.glu.or(op.act)),
             glu: op.glu.is_some(),
+            limit: None,
+            shift: 0.0,
             scale: None,
             softcap: None,
             residual: residual_place.map(|p| i64::from(p.stride)),
         };
-        let (kernel, scratch) = match &w.form {
-            Form::Blocks { form, .. } => {
-                let kernel = kernels::BlockLinear {
-                    k,
-                    m,
-                    x_stride,
-                    form: *form,
-                    input: self.input(inst)?,
-                    out,
-                };
-                let scratch = kernel.scratch_bytes();
-                (Kernel::BlockLinear(kernel), scratch)
-            }
-            Form::Panels { dtype, .. } => {
-                let kernel = kernels::Linear {
-                    k,
-                    m,
-                    x: self.x_elem(inst)?,
-                    x_stride,
-                    elem: elem(*dtype),
-                    out,
-                };
-                let scratch = kernel.scratch_bytes();
-                (Kernel::Linear(kernel), scratch)
-            }
-            Form::Rows { .. } | Form::Vector { .. } | Form::Relative { .. } => {
-                unreachable!("refused above")
-            }
+        let x_dtype = self.dtype(self.value(inst, 0)?)?;
+        let product = self.product(w, 1, x_dtype, x_stride, out)?;
+        self.scratch = self.scratch.max(product.scratch_bytes() as u64);
+        let kernel = match product {
+            kernels::Product::Plain(p) => Kernel::Linear(p),
+            kernels::Product::Blocks(p) => Kernel::BlockLinear(p),
         };
-        self.scratch = self.scratch.max(scratch as u64);
         let y_arg = Arg::Arena(y.at);
         let bias = match bias {
             Some(i) => weight_arg(self.weight(inst, i)?.1),
@@ -131,23 +102,54 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    /// What the x of a linear with floats for weights is.
-    fn x_elem(&self, inst: &Inst) -> Result<Elem, LowerError> {
-        let x = self.value(inst, 0)?;
-        match self.func.ty(x).tensor().map(|t| t.dtype) {
-            Some(DType::F32) => Ok(Elem::F32),
-            Some(DType::BF16) => Ok(Elem::BF16),
-            _ => Err(self.error("an x that is neither f32 nor bf16")),
-        }
+    /// The product of rows of type `x` with one of the `count` matrices of a weight.
+    pub(super) fn product(
+        &self,
+        w: &Stored,
+        count: u32,
+        x: DType,
+        x_stride: i64,
+        out: kernels::Epilogue,
+    ) -> Result<kernels::Product, LowerError> {
+        let each = |rows: &[Option<u32>]| rows.len() as i64 / i64::from(count);
+        Ok(match &w.form {
+            Form::Blocks {
+                form, rows, cols, ..
+            } => kernels::Product::Blocks(kernels::BlockLinear {
+                k: i64::from(*cols),
+                m: each(rows),
+                x_stride,
+                form: *form,
+                input: match x {
+                    DType::F32 => kernels::Input::F32,
+                    DType::Q8(_) => kernels::Input::Q8,
+                    _ => return Err(self.error("an x that is neither f32 nor quantised")),
+                },
+                out,
+            }),
+            Form::Panels { dtype, rows, cols } => kernels::Product::Plain(kernels::Linear {
+                k: cols.len() as i64,
+                m: each(rows),
+                x: match x {
+                    DType::F32 => Elem::F32,
+                    DType::BF16 => Elem::BF16,
+                    _ => return Err(self.error("an x that is neither f32 nor bf16")),
+                },
+                x_stride,
+                elem: elem(*dtype),
+                out,
+            }),
+            Form::Rows { .. } | Form::Vector { .. } | Form::Relative { .. } => {
+                return Err(self.error("the weight is not packed as a matrix"));
+            }
+        })
     }
 
-    /// What the x of a linear with weights in blocks is.
-    fn input(&self, inst: &Inst) -> Result<kernels::Input, LowerError> {
-        let x = self.value(inst, 0)?;
-        match self.func.ty(x).tensor().map(|t| t.dtype) {
-            Some(DType::F32) => Ok(kernels::Input::F32),
-            Some(DType::Q8(_)) => Ok(kernels::Input::Q8),
-            _ => Err(self.error("an x that is neither f32 nor quantised")),
-        }
+    /// The element type of a tensor.
+    pub(super) fn dtype(&self, v: ValueId) -> Result<DType, LowerError> {
+        let tensor = self.func.ty(v).tensor();
+        tensor
+            .map(|t| t.dtype)
+            .ok_or_else(|| self.error("an operand is no tensor"))
     }
 }

@@ -11,6 +11,7 @@
 mod attention;
 mod elementwise;
 mod embedding;
+mod experts;
 mod linear;
 mod norm;
 mod quantize;
@@ -246,6 +247,7 @@ impl<'a> Lower<'a> {
             | Op::Scale(_)
             | Op::Softcap(_) => self.elementwise(inst),
             Op::Attention(a) => self.attention(inst, a),
+            Op::Experts(e) => self.experts(inst, e),
             Op::Gather(g) => self.gather(inst, g),
             Op::KvAppend(_) => self.kv_append(inst),
             Op::L2Normalize(n) => self.l2_normalize(inst, n),
@@ -260,6 +262,7 @@ impl<'a> Lower<'a> {
             }
             Op::Rope(_) => self.rope(inst),
             Op::RopeAngles(r) => self.rope_angles(inst, r),
+            Op::Route(r) => self.route(inst, r),
             Op::Rows(_) => self.rows(inst),
             // Other names for memory that is already there.
             Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),

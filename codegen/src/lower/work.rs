@@ -4,7 +4,7 @@
 //! Not here: activations, which stay in the caches, and elementwise arithmetic.
 
 use llmc_abi::{Arithmetic, Per, Work};
-use llmc_ir::{DType, Inst, Op, Operand, WeightId};
+use llmc_ir::{DType, Inst, Op, Operand, WeightId, ops::Experts};
 
 use super::Lower;
 use crate::{
@@ -18,6 +18,10 @@ impl<'a> Lower<'a> {
         let Some(per) = self.per(inst) else {
             return;
         };
+        // Their products are in phases of their own.
+        if matches!(inst.op, Op::Experts(_)) {
+            return;
+        }
         for operand in &inst.operands {
             if let Operand::Weight(w) = operand {
                 let work = self.weight_work(inst, *w, per);
@@ -40,6 +44,25 @@ impl<'a> Lower<'a> {
             }
             _ => {}
         }
+    }
+
+    /// Adds one product of `experts`: a row of type `x` with the matrices of its own experts.
+    pub(super) fn count_experts(&mut self, inst: &'a Inst, matrices: WeightId, x: DType) {
+        let Some(per) = self.per(inst) else {
+            return;
+        };
+        let ty = &self.module.weights[matrices.index()].ty;
+        let dims = ty.fixed_dims().unwrap_or_default();
+        let elements = dims.iter().map(|d| u64::from(*d)).product();
+        let bytes = self.weights.weights[matrices.index()].form.bytes();
+        let share = |all: u64| Experts::share(self.func, inst, all);
+        let (bytes, operations) = (share(bytes), 2 * share(elements));
+        self.work.push(Work::Rows { per, bytes });
+        self.work.push(Work::Product {
+            per,
+            arithmetic: arithmetic(x),
+            operations,
+        });
     }
 
     /// What the op's rows stand for.
@@ -65,14 +88,22 @@ impl<'a> Lower<'a> {
 
     /// The numbers that a linear multiplies, by the type of its x.
     fn arithmetic(&self, inst: &Inst) -> Arithmetic {
-        let Some(Operand::Value(x)) = inst.operands.first() else {
-            return Arithmetic::F32;
-        };
-        match self.func.ty(*x).tensor().map(|t| t.dtype) {
-            Some(DType::Q8(_)) => Arithmetic::Int8,
-            Some(DType::BF16) => Arithmetic::Bf16,
+        match inst.operands.first() {
+            Some(Operand::Value(x)) => {
+                let x = self.func.ty(*x).tensor();
+                x.map_or(Arithmetic::F32, |t| arithmetic(t.dtype))
+            }
             _ => Arithmetic::F32,
         }
+    }
+}
+
+/// The numbers that are multiplied, by the type of x.
+fn arithmetic(x: DType) -> Arithmetic {
+    match x {
+        DType::Q8(_) => Arithmetic::Int8,
+        DType::BF16 => Arithmetic::Bf16,
+        DType::F32 | DType::F16 | DType::I32 | DType::Block(_) | DType::Int8 => Arithmetic::F32,
     }
 }
 

@@ -13,6 +13,8 @@ use crate::blocks::{Blocks, HALF, STRIP};
 struct Layout {
     /// The f16 numbers.
     halves: &'static [usize],
+    /// The exponent.
+    exponent: Option<usize>,
     /// Packed scales, kept as they are.
     scales: Range<usize>,
     /// Writes the unsigned codes of a block.
@@ -21,13 +23,21 @@ struct Layout {
 
 fn layout(format: Format) -> Layout {
     match format {
+        Format::MXFP4 => Layout {
+            halves: &[],
+            exponent: Some(0),
+            scales: 0..0,
+            codes: |block, out| nibbles(&block[1..17], out),
+        },
         Format::Q2_K => Layout {
             halves: &[80, 82],
+            exponent: None,
             scales: 0..16,
             codes: |block, out| pairs(&block[16..80], out),
         },
         Format::Q3_K => Layout {
             halves: &[108],
+            exponent: None,
             scales: 96..108,
             codes: |block, out| {
                 pairs(&block[32..96], out);
@@ -40,21 +50,25 @@ fn layout(format: Format) -> Layout {
         },
         Format::Q4_0 => Layout {
             halves: &[0],
+            exponent: None,
             scales: 0..0,
             codes: |block, out| nibbles(&block[2..18], out),
         },
         Format::Q4_1 => Layout {
             halves: &[0, 2],
+            exponent: None,
             scales: 0..0,
             codes: |block, out| nibbles(&block[4..20], out),
         },
         Format::Q4_K => Layout {
             halves: &[0, 2],
+            exponent: None,
             scales: 4..16,
             codes: |block, out| runs(&block[16..144], out),
         },
         Format::Q5_0 => Layout {
             halves: &[0],
+            exponent: None,
             scales: 0..0,
             codes: |block, out| {
                 nibbles(&block[6..22], out);
@@ -63,6 +77,7 @@ fn layout(format: Format) -> Layout {
         },
         Format::Q5_1 => Layout {
             halves: &[0, 2],
+            exponent: None,
             scales: 0..0,
             codes: |block, out| {
                 nibbles(&block[8..24], out);
@@ -71,6 +86,7 @@ fn layout(format: Format) -> Layout {
         },
         Format::Q5_K => Layout {
             halves: &[0, 2],
+            exponent: None,
             scales: 4..16,
             codes: |block, out| {
                 runs(&block[48..176], out);
@@ -83,6 +99,7 @@ fn layout(format: Format) -> Layout {
         },
         Format::Q6_K => Layout {
             halves: &[208],
+            exponent: None,
             scales: 192..208,
             codes: |block, out| {
                 for (i, out) in out.chunks_exact_mut(32).enumerate() {
@@ -97,6 +114,7 @@ fn layout(format: Format) -> Layout {
         },
         Format::Q8_0 => Layout {
             halves: &[0],
+            exponent: None,
             scales: 0..0,
             codes: |block, out| {
                 for (code, q) in out.iter_mut().zip(&block[2..34]) {
@@ -181,6 +199,9 @@ fn pack_blocks(format: Format, rows: &[Option<&[u8]>], out: &mut [u8]) {
                     let at = (i * layout.halves.len() + h) * 2 * HALF as usize + 2 * lane;
                     let to = &mut to[form.halves_at() as usize + at..][..2];
                     to.copy_from_slice(&source[*from..from + 2]);
+                }
+                if let Some(from) = layout.exponent {
+                    to[form.halves_at() as usize + i * HALF as usize + lane] = source[from];
                 }
                 for (d, dword) in source[layout.scales.clone()].chunks_exact(4).enumerate() {
                     let at = 64 * d + 4 * lane;

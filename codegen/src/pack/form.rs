@@ -79,10 +79,39 @@ pub fn output_map(rows: &Layout, glu: bool) -> Vec<Option<u32>> {
     map
 }
 
+/// The outputs of `count` experts in stored order, those of each padded to whole panels; `rows` are
+/// one expert's. With `glu` the weight holds the gates of all experts, then the ups.
+pub fn expert_map(count: u32, rows: &Layout, glu: bool) -> Vec<Option<u32>> {
+    let one = output_map(rows, glu);
+    let part = if glu { rows.len() / 2 } else { rows.len() };
+    let of = |e: u32| {
+        let row = move |i: u32| i / part * part * count + e * part + i % part;
+        one.iter().map(move |i| i.map(row))
+    };
+    (0..count).flat_map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use llmc_ir::Segment;
+
+    #[test]
+    fn experts_have_panels_of_their_own() {
+        let map = expert_map(3, &Layout::heads(2, &[20]), true);
+        assert_eq!(map.len(), 3 * 64);
+        // Gates are 0..60, ups 60..120; the second expert has 20..40 and 80..100.
+        assert_eq!((map[64], map[64 + 16]), (Some(20), Some(80)));
+        assert_eq!(
+            (map[64 + 32], map[64 + 48], map[64 + 36]),
+            (Some(36), Some(96), None)
+        );
+        let map = expert_map(2, &Layout::plain(70), false);
+        assert_eq!(
+            (map.len(), map[69], map[70], map[128]),
+            (256, Some(69), None, Some(70))
+        );
+    }
 
     #[test]
     fn glu_alternates_gate_and_up() {

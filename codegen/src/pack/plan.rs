@@ -4,7 +4,7 @@ use llmc_ir::{DType, Layout, Module, Op, Operand, Pack, WeightId, ops::RelativeB
 
 use super::{
     PackError,
-    form::{Form, output_map},
+    form::{Form, expert_map, output_map},
 };
 use crate::blocks::Blocks;
 
@@ -121,6 +121,12 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
         };
         let (rows, layout) = match pack {
             Pack::Panels { rows, cols, glu } => (output_map(rows, *glu), cols),
+            Pack::Experts {
+                count,
+                rows,
+                cols,
+                glu,
+            } => (expert_map(*count, rows, *glu), cols),
             Pack::Rows { cols } => (output_map(&Layout::plain(count), false), cols),
             Pack::Vector { .. } => return Err(unplanned("is stored in blocks, but no matrix")),
         };
@@ -145,13 +151,26 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
             rows: output_map(rows, *glu),
             cols: cols.stored(),
         },
+        Pack::Experts {
+            count,
+            rows,
+            cols,
+            glu,
+        } => Form::Panels {
+            dtype: weight.ty.dtype,
+            rows: expert_map(*count, rows, *glu),
+            cols: cols.stored(),
+        },
         Pack::Rows { cols } => Form::Rows {
             dtype: weight.ty.dtype,
             count: *dims.first().ok_or(unplanned("is no table"))?,
             cols: cols.stored(),
         },
         Pack::Vector { layout } => Form::Vector {
-            map: output_map(layout, is_glu_bias(module, id)),
+            map: match expert_bias(module, id) {
+                Some((count, rows, glu)) => expert_map(count, rows, glu),
+                None => output_map(layout, is_glu_bias(module, id)),
+            },
         },
     })
 }
@@ -165,6 +184,27 @@ fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32)> {
             [_, heads] => Some((a.bias?, *heads)),
             _ => None,
         },
+        _ => None,
+    }
+}
+
+/// The packing of the matrix that a weight is the experts' bias of: count, rows of one, and `glu`.
+fn expert_bias(module: &Module, id: WeightId) -> Option<(u32, &Layout, bool)> {
+    let inst = user(module, id)?;
+    let (Op::Experts(_), Some(at)) = (
+        &inst.op,
+        inst.operands.iter().position(|o| *o == Operand::Weight(id)),
+    ) else {
+        return None;
+    };
+    // A bias stands behind its matrix.
+    let Some(Operand::Weight(matrix)) = inst.operands.get(at.checked_sub(1)?) else {
+        return None;
+    };
+    match module.weights[matrix.index()].pack.as_ref()? {
+        Pack::Experts {
+            count, rows, glu, ..
+        } if module.weights[id.index()].ty.dims.len() == 1 => Some((*count, rows, *glu)),
         _ => None,
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! In: a planned module and where its weights lie. Out: [`Traffic`], for `info` and for shares of the
 //! machine's limits. A weight counts once for every instruction and layer that reads it,
-//! so layers that share slots count again.
+//! so layers that share slots count again; of experts those that a token goes through.
 //!
 //! Not here: activations, the KV cache, attention's own products.
 
 use llmc_abi::Traffic;
-use llmc_ir::{Dim, Func, Inst, Module, Op, Operand, Sym, Type};
+use llmc_ir::{Dim, Func, Inst, Module, Op, Operand, Sym, Type, ops::Experts};
 
 use super::WeightPlan;
 
@@ -38,9 +38,14 @@ impl WeightPlan {
                     .fixed_dims()
                     .unwrap_or_default();
                 all.step_bytes += match (&inst.op, dims.first()) {
+                    (Op::Experts(_), _) => Experts::share(func, inst, bytes),
                     (Op::Gather(_), Some(&rows)) => bytes / u64::from(rows.max(1)),
                     _ => bytes,
                 };
+                if let (Op::Experts(_), [rows, cols]) = (&inst.op, dims.as_slice()) {
+                    let elements = u64::from(*rows) * u64::from(*cols);
+                    all.token_parameters += Experts::share(func, inst, elements);
+                }
                 if let (Op::Linear(_), [rows, cols]) = (&inst.op, dims.as_slice()) {
                     let count = if leading(func, inst) == Some(Sym::R) {
                         &mut all.row_parameters

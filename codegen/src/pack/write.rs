@@ -3,10 +3,7 @@
 use std::{borrow::Cow, io::Write, ops::Range};
 
 use llmc_ir::{
-    DType, Module, Source, TensorSource,
-    ops::RelativeBias,
-    quant::rows::store_rows,
-    source::{tensor_name, to_f32},
+    DType, Module, Source, TensorSource, ops::RelativeBias, quant::rows::store_rows, source::to_f32,
 };
 
 use super::{
@@ -208,9 +205,11 @@ struct Part {
     /// Rows of the logical matrix that this part gives, and its own first row.
     rows: u32,
     first: u32,
+    /// Steps from one row to the next.
+    every: u32,
     transposed: bool,
-    /// Rows of the tensor as stored, for transposed access.
-    stored_cols: u32,
+    /// Rows of one of the tensor's matrices, for transposed access.
+    each: u32,
 }
 
 impl Part {
@@ -237,8 +236,11 @@ impl<'a> Tensor<'a> {
             dims[1..].iter().product()
         };
         let mut parts = Vec::new();
-        for p in &from.parts {
-            let name = tensor_name(&p.name, layer).into_owned();
+        let tensors = from
+            .parts
+            .iter()
+            .flat_map(|p| p.tensors(layer).map(move |name| (p, name)));
+        for (p, name) in tensors {
             let Some(info) = source.info(&name) else {
                 return Err(PackError::Read {
                     tensor: name,
@@ -246,8 +248,15 @@ impl<'a> Tensor<'a> {
                 });
             };
             let mut shape = info.dims.clone();
+            let last = shape.len().saturating_sub(2);
             if p.transposed {
-                shape.reverse();
+                shape[last..].reverse();
+            }
+            let each = shape.get(last).copied().unwrap_or(1);
+            // Matrices over one another in one tensor.
+            if shape.len() == dims.len() + 1 {
+                let count = shape.remove(0);
+                shape[0] = shape[0].saturating_mul(count);
             }
             let (all, width) = match shape.as_slice() {
                 [] => (1, 1),
@@ -266,10 +275,11 @@ impl<'a> Tensor<'a> {
             parts.push(Part {
                 name,
                 dtype: info.dtype,
-                rows: end - first,
+                rows: p.count().unwrap_or(end - first),
                 first,
+                every: p.every.max(1),
                 transposed: p.transposed,
-                stored_cols: if p.transposed { all } else { width },
+                each,
             });
         }
         let rows: u32 = parts.iter().map(|p| p.rows).sum();
@@ -292,7 +302,7 @@ impl<'a> Tensor<'a> {
     fn part(&self, mut row: u32) -> (&Part, u32) {
         for p in &self.parts {
             if row < p.rows {
-                return (p, p.first + row);
+                return (p, p.first + row * p.every);
             }
             row -= p.rows;
         }
@@ -357,7 +367,9 @@ impl<'a> Tensor<'a> {
         let bytes = if part.transposed {
             let mut column = Vec::new();
             for k in cols {
-                let at = u64::from(k) * u64::from(part.stored_cols) + u64::from(r);
+                let (matrix, r) = (u64::from(r / part.each), u64::from(r % part.each));
+                let each = u64::from(part.each);
+                let at = matrix * each * u64::from(self.cols) + u64::from(k) * each + r;
                 column.extend_from_slice(&self.read(part, at, 1)?);
             }
             column
@@ -445,7 +457,7 @@ impl<'a> Tensor<'a> {
             let cols = if p.transposed { 1 } else { self.cols };
             let bytes = p
                 .dtype
-                .row_bytes(u64::from(p.first + p.rows) * u64::from(cols));
+                .row_bytes(u64::from(p.first + p.rows * p.every) * u64::from(cols));
             self.source.release(&p.name, 0..bytes);
         }
     }

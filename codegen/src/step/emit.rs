@@ -226,6 +226,10 @@ fn argument(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, arg: Arg) 
             b.offset(arena, at as i64)
         }
         Arg::Workspace(at) => argument(b, plan, frame, Arg::Arena(plan.workspace_at + at)),
+        Arg::WorkspaceInt(at) => {
+            let p = argument(b, plan, frame, Arg::Workspace(at));
+            b.load_i32(p)
+        }
         Arg::Partials => argument(b, plan, frame, Arg::Arena(plan.partials_at)),
         Arg::Weight {
             offset,

@@ -106,6 +106,8 @@ pub enum Arg {
     Arena(u64),
     /// Memory of the workspace, at an offset.
     Workspace(u64),
+    /// A number of the workspace, an i32 at an offset, as i64.
+    WorkspaceInt(u64),
     /// The partials.
     Partials,
     /// The weight's entry for the slot of the running layer: its offset and slot stride.
@@ -165,7 +167,10 @@ kernels! {
     Attend,
     BlockGather,
     BlockLinear,
+    Combine,
+    Dispatch,
     Elementwise,
+    Experts,
     Gather,
     KvAppend,
     L2Normalize,
@@ -176,5 +181,6 @@ kernels! {
     Quantize,
     Rope,
     RopeAngles,
+    Route,
     SelectRows,
 }

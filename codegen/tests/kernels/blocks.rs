@@ -43,6 +43,7 @@ pub fn random_blocks(format: Format, count: usize, random: &mut Random) -> Vec<u
     let bytes = format.block_bytes();
     let mut out: Vec<u8> = (0..count * bytes).map(|_| random.next() as u8).collect();
     let halves: &[(usize, f32)] = match format {
+        Format::MXFP4 => &[],
         Format::Q2_K => &[(80, 0.02), (82, 0.02)],
         Format::Q3_K => &[(108, 0.01)],
         Format::Q4_0 | Format::Q5_0 => &[(0, 0.1)],
@@ -52,6 +53,9 @@ pub fn random_blocks(format: Format, count: usize, random: &mut Random) -> Vec<u
         Format::Q8_0 => &[(0, 0.01)],
     };
     for block in out.chunks_exact_mut(bytes) {
+        if format == Format::MXFP4 {
+            block[0] = 120 + (random.next() % 6) as u8;
+        }
         for (at, size) in halves {
             let d = f16::from_f32(random.unit() * size);
             block[*at..at + 2].copy_from_slice(&d.to_le_bytes());
@@ -466,6 +470,7 @@ fn reference_part(format: Format, row: &[u8], first: usize) -> (Vec<i32>, f32, f
         }
     };
     let (scale, min) = match format {
+        Format::MXFP4 => ((f32::from(block[0]) - 128.0).exp2(), 0.0),
         Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => (h(0), 0.0),
         Format::Q4_1 | Format::Q5_1 => (h(0), -h(2)),
         Format::Q4_K | Format::Q5_K => {
@@ -526,6 +531,8 @@ fn case(dtype: DType, k: usize, width: usize, input: Input, f: Activation, glu: 
                 bias: false,
                 activation: f,
                 glu,
+                limit: None,
+                shift: 0.0,
                 scale: None,
                 softcap: None,
                 residual: None,

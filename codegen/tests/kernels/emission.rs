@@ -23,6 +23,8 @@ fn object(level: &'static FeatureLevel) -> Vec<u8> {
                 bias: true,
                 activation,
                 glu: false,
+                limit: None,
+                shift: 0.0,
                 scale: None,
                 softcap: None,
                 residual: None,

@@ -77,6 +77,8 @@ fn case(k: usize, width: usize, elem: Elem, f: Activation, glu: bool) -> Case {
                 bias: true,
                 activation: f,
                 glu,
+                limit: None,
+                shift: 0.0,
                 scale: None,
                 softcap: None,
                 residual: None,
@@ -93,7 +95,8 @@ fn packed_row(o: usize, glu: Option<usize>) -> usize {
     }
 }
 
-fn pack(w: &[f32], m: usize, k: usize) -> Vec<f32> {
+/// `[m / 64][k][64]` of a matrix of whole panels.
+pub fn pack(w: &[f32], m: usize, k: usize) -> Vec<f32> {
     let mut packed = vec![0.0; m * k];
     for row in 0..m {
         for i in 0..k {
@@ -233,8 +236,10 @@ fn check(c: &Case) {
                     }
             };
             let mut v = if l.out.glu {
-                activation(l.out.activation, dot(packed_row(o, Some(0))))
-                    * dot(packed_row(o, Some(1)))
+                let limit = l.out.limit.map_or(f64::INFINITY, f64::from);
+                let gate = dot(packed_row(o, Some(0))).min(limit);
+                let up = dot(packed_row(o, Some(1))).clamp(-limit, limit);
+                activation(l.out.activation, gate) * (up + f64::from(l.out.shift))
             } else {
                 activation(l.out.activation, dot(o))
             };
@@ -296,6 +301,9 @@ fn gated() {
     }
     for f in Activation::ALL {
         check(&case(16, 24, Elem::F32, f, true));
+        let mut bounded = case(16, 24, Elem::F32, f, true);
+        (bounded.linear.out.limit, bounded.linear.out.shift) = (Some(0.25), 1.0);
+        check(&bounded);
     }
     let mut c = case(48, 96, Elem::F16, Activation::GeluTanh, true);
     check(&c);

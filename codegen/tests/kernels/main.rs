@@ -12,6 +12,7 @@ mod blocks;
 mod buffer;
 mod elementwise;
 mod emission;
+mod experts;
 mod gather;
 mod harness;
 mod kv_append;

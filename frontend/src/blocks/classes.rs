@@ -59,7 +59,7 @@ impl Classes {
             for layer in &class.layers {
                 let types = patterns
                     .iter()
-                    .map(|p| catalog.dtype(&tensor_name(p, Some(*layer))))
+                    .map(|p| catalog.dtype(&tensor_name(p, Some(*layer)).replace("{expert}", "0")))
                     .collect();
                 parts.entry(types).or_default().push(*layer);
             }
@@ -143,6 +143,7 @@ mod tests {
             pattern: "w.{layer}".into(),
             layers: vec![0, 1, 2],
             shape: vec![1],
+            experts: None,
             why: String::new(),
             fill: crate::weights::synthetic::Fill::Constant(0.0),
         };

@@ -8,7 +8,7 @@
 use llmc_ir::ops::{Add, Linear, Rows, Softcap};
 use llmc_ir::{Operand, Sym, Type, ValueId};
 
-use super::{Attention, Classes, Embeddings, Graph, Mlp, Norm, Scope};
+use super::{Attention, Classes, Embeddings, FeedForward, Graph, Norm, Scope};
 use crate::error::Result;
 use crate::rope::Rope;
 
@@ -41,7 +41,7 @@ pub struct DecoderLayer {
     /// Attention.
     pub attention: Attention,
     /// Feed-forward.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Which norm.
     pub norm: Norm,
     /// Where the norms stand.

@@ -4,7 +4,7 @@
 //!
 //! Gated: `down(act(gate(x)) · up(x))`. Plain: `down(act(up(x)))`.
 //!
-//! Not here: mixtures of experts.
+//! Not here: mixtures of experts (`moe`).
 
 use llmc_ir::ValueId;
 use llmc_ir::ops::{ActKind, Activation, Mul};

@@ -13,7 +13,9 @@ pub mod classes;
 pub mod decoder;
 pub mod embedding;
 pub mod encoder;
+pub mod feed_forward;
 pub mod mlp;
+pub mod moe;
 pub mod norm;
 pub mod projection;
 pub mod scope;
@@ -23,7 +25,9 @@ pub use classes::{Class, Classes};
 pub use decoder::{Arrangement, Decoder, DecoderLayer, Head};
 pub use embedding::{Embeddings, Narrow, Table};
 pub use encoder::{Encoder, EncoderLayer};
+pub use feed_forward::FeedForward;
 pub use mlp::Mlp;
+pub use moe::Moe;
 pub use norm::Norm;
 pub use projection::Projection;
 pub use scope::{Catalog, Graph, Scope, Wanted};
@@ -92,33 +96,39 @@ impl Blueprint {
         slides: &[bool],
         sliding: impl FnOnce(&DecoderLayer) -> Result<DecoderLayer>,
     ) -> Result<Self> {
+        self.with_other(slides, ["layer.full", "layer.sliding"], sliding)
+    }
+
+    /// The same model, where the layers marked in `others` are of another structure than the first class; `names`
+    /// are those of the first class and of the other one, where there are both.
+    pub fn with_other(
+        self,
+        others: &[bool],
+        names: [&'static str; 2],
+        other: impl FnOnce(&DecoderLayer) -> Result<DecoderLayer>,
+    ) -> Result<Self> {
         let Self::Decoder(mut decoder) = self else {
             return Ok(self);
         };
-        let (Some(full), true) = (decoder.classes.first().cloned(), slides.contains(&true)) else {
+        let (Some(first), true) = (decoder.classes.first().cloned(), others.contains(&true)) else {
             return Ok(Self::Decoder(decoder));
         };
-        let sliding = sliding(&full)?;
-        decoder.layers = slides.iter().map(|slides| usize::from(*slides)).collect();
-        decoder.classes = match slides.contains(&false) {
-            true => vec![
-                DecoderLayer {
-                    name: "layer.full",
-                    ..full
-                },
-                DecoderLayer {
-                    name: "layer.sliding",
-                    ..sliding
-                },
-            ],
-            false => vec![
-                full,
-                DecoderLayer {
-                    name: "layer",
-                    ..sliding
-                },
-            ],
+        let other = other(&first)?;
+        decoder.layers = others.iter().map(|other| usize::from(*other)).collect();
+        let names = match others.contains(&false) {
+            true => names,
+            false => [first.name, "layer"],
         };
+        decoder.classes = vec![
+            DecoderLayer {
+                name: names[0],
+                ..first
+            },
+            DecoderLayer {
+                name: names[1],
+                ..other
+            },
+        ];
         Ok(Self::Decoder(decoder))
     }
 

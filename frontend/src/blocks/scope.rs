@@ -34,6 +34,8 @@ pub struct Wanted {
     pub pattern: String,
     /// The layers; empty for a tensor of the whole model.
     pub layers: Vec<u32>,
+    /// How many tensors there are for `{expert}` in the name.
+    pub experts: Option<u32>,
     /// The shape that the configuration asks for, as the checkpoint stores it.
     pub shape: Vec<u32>,
     /// Where the shape comes from, for messages.
@@ -61,6 +63,42 @@ pub struct Scope<'g> {
     catalog: &'g dyn Catalog,
     class: Option<&'g Class>,
     deviation: f32,
+}
+
+/// Tensors that make up a part of a stack of experts' matrices.
+#[derive(Clone, Debug)]
+pub struct StackPart {
+    /// The name, with `{expert}` where each expert has a tensor.
+    pub tensor: String,
+    /// How the checkpoint stores it.
+    pub stored: Stored,
+    /// The rows that are taken: first, end, and every how manyth; `None`: all.
+    pub rows: Option<(u32, u32, u32)>,
+    /// How many experts have a tensor each.
+    pub experts: Option<u32>,
+}
+
+/// A tensor's shape, and whether its matrices are transposed.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub shape: Vec<u32>,
+    pub transposed: bool,
+}
+
+impl StackPart {
+    /// The whole of one tensor.
+    pub fn whole(tensor: String, shape: &[u32]) -> Self {
+        let stored = Stored {
+            shape: shape.to_vec(),
+            transposed: false,
+        };
+        Self {
+            tensor,
+            stored,
+            rows: None,
+            experts: None,
+        }
+    }
 }
 
 /// Where a weight lies in its tensor.
@@ -256,15 +294,16 @@ impl Scope<'_> {
             self.wanted.push(Wanted {
                 pattern: tensor.to_owned(),
                 layers,
+                experts: None,
                 shape: place.stored,
                 why,
                 fill,
             });
         }
         let part = |rows| SourcePart {
-            name: tensor.to_owned(),
             rows,
             transposed: place.transposed,
+            ..SourcePart::tensor(tensor)
         };
         let parts = match place.runs {
             None => vec![part(None)],
@@ -277,6 +316,84 @@ impl Scope<'_> {
             source: Source { parts },
             pack: None,
         })
+    }
+
+    /// The experts' matrices, or their biases, over one another.
+    pub fn stack(
+        &mut self,
+        name: &str,
+        parts: &[StackPart],
+        shape: &[u32],
+        why: &str,
+    ) -> Result<WeightId> {
+        let class = self.class;
+        let layers = class.map_or(Vec::new(), |class| class.layers.clone());
+        let mut found: Option<(String, DType)> = None;
+        for part in parts {
+            let first = llmc_ir::source::tensor_name(&part.tensor, layers.first().copied());
+            for e in 0..part.experts.unwrap_or(1) {
+                let tensor = first.replace("{expert}", &e.to_string());
+                let Some(dtype) = self.catalog.dtype(&tensor) else {
+                    continue;
+                };
+                match &found {
+                    Some((other, of)) if *of != dtype => {
+                        let what = format!(
+                            "{other} is {}, {tensor} is {}: experts of several types",
+                            of.name(),
+                            dtype.name()
+                        );
+                        return Err(crate::error::Problem::new(what).unsupported());
+                    }
+                    Some(_) => {}
+                    None => found = Some((tensor, dtype)),
+                }
+            }
+            let known = |w: &Wanted| w.pattern == part.tensor && w.layers == layers;
+            if !self.wanted.iter().any(known) {
+                let fill = match shape.len() {
+                    1 => Fill::Constant(0.0),
+                    _ => Fill::Normal(self.deviation),
+                };
+                self.wanted.push(Wanted {
+                    pattern: part.tensor.clone(),
+                    layers: layers.clone(),
+                    experts: part.experts,
+                    shape: part.stored.shape.clone(),
+                    why: why.to_owned(),
+                    fill,
+                });
+            }
+        }
+        let source = |part: &StackPart| SourcePart {
+            rows: part.rows.map(|(first, end, _)| (first, end)),
+            every: part.rows.map_or(1, |(.., every)| every),
+            transposed: part.stored.transposed,
+            experts: part.experts,
+            ..SourcePart::tensor(part.tensor.as_str())
+        };
+        let dtype = found.map_or(DType::F32, |(_, dtype)| dtype);
+        Ok(self.function.module.add_weight(Weight {
+            name: class.map_or(name.to_owned(), |class| format!("{}.{name}", class.name)),
+            slots: class.map(|class| class.layers.len() as u32),
+            ty: TensorType::weight(dtype, shape),
+            source: Source {
+                parts: parts.iter().map(source).collect(),
+            },
+            pack: None,
+        }))
+    }
+
+    /// The type of a tensor of the class's first layer.
+    pub fn dtype_in_layers(&self, tensor: &str) -> Option<DType> {
+        let first = self.class.and_then(|class| class.layers.first().copied());
+        self.catalog
+            .dtype(&llmc_ir::source::tensor_name(tensor, first))
+    }
+
+    /// Whether the class's first layer has a tensor. Random weights have all of them.
+    pub fn has_in_layers(&self, tensor: &str) -> bool {
+        self.dtype_in_layers(tensor).is_some()
     }
 
     /// The keys and values of the class's layers.

@@ -91,6 +91,11 @@ impl GgmlType {
         })
     }
 
+    /// The type of a block format.
+    pub fn of_format(format: Format) -> Option<Self> {
+        TYPES.into_iter().find(|ty| ty.name == format.name())
+    }
+
     /// The element type of the IR; `None` if it has no such type.
     pub fn dtype(self) -> Option<DType> {
         match self.name {

@@ -96,17 +96,28 @@ fn hugging_face_name(architecture: &Architecture, name: &str) -> Option<String> 
     };
     let (layer, stem) = rest.split_once('.')?;
     let layer = layer_number(layer)?;
+    // A whole name.
+    if let Some(own) = find(architecture.layer_tensors, &format!("{stem}.{kind}")) {
+        return Some(format!("{}{layer}.{own}", architecture.layers));
+    }
     let own = find(architecture.layer_tensors, stem)?;
     Some(format!("{}{layer}.{own}.{kind}", architecture.layers))
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
 fn gguf_name(architecture: &Architecture, name: &str) -> Option<String> {
-    let (stem, kind) = name.rsplit_once('.')?;
     let find = |table: &[(&'static str, &str)], stem: &str| {
         let found = table.iter().find(|(_, own)| *own == stem);
         found.map(|(gguf, _)| *gguf)
     };
+    let whole = name.strip_prefix(architecture.layers);
+    if let Some((layer, own)) = whole.and_then(|rest| rest.split_once('.'))
+        && let Some(gguf) = find(architecture.layer_tensors, own)
+        && gguf.ends_with(".weight")
+    {
+        return Some(format!("blk.{layer}.{gguf}"));
+    }
+    let (stem, kind) = name.rsplit_once('.')?;
     let Some(rest) = stem.strip_prefix(architecture.layers) else {
         return find(architecture.tensors, stem).map(|gguf| format!("{gguf}.{kind}"));
     };
@@ -246,7 +257,10 @@ mod tests {
     fn names_translate_both_ways() {
         for architecture in ARCHITECTURES {
             let layers = architecture.layer_tensors.iter();
-            let layers = layers.map(|(name, _)| format!("blk.12.{name}.weight"));
+            let layers = layers.map(|(name, _)| match name.ends_with(".weight") {
+                true => format!("blk.12.{name}"),
+                false => format!("blk.12.{name}.weight"),
+            });
             let whole = architecture
                 .tensors
                 .iter()

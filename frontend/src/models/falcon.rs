@@ -66,7 +66,8 @@ fn build(request: &Request) -> Result<Blueprint> {
             gate: None,
             up: part("transformer.h.{layer}.mlp.dense_h_to_4h"),
             down: part("transformer.h.{layer}.mlp.dense_4h_to_h"),
-        },
+        }
+        .into(),
         norm,
         arrangement: arrangement(c)?,
     };

@@ -35,7 +35,7 @@ fn build(request: &Request) -> Result<Blueprint> {
             ..llama::attention(c, heads, mask)?.with_bias(bias, bias)
         };
         let mlp = Mlp::gated(hidden, c.intermediate_size()?, act, false);
-        Ok(DecoderLayer { name: "layer", attention, mlp, norm, arrangement: Arrangement::GEMMA })
+        Ok(DecoderLayer { name: "layer", attention, mlp: mlp.into(), norm, arrangement: Arrangement::GEMMA })
     };
     let final_cap = gemma3_text::cap(c, "final_logit_softcapping", Some(30.0))?;
     let decoder = Decoder {

@@ -54,7 +54,7 @@ fn build(request: &Request) -> Result<Blueprint> {
     let act = activation(c, "hidden_activation", "gelu_pytorch_tanh")?;
     let layer = |attention| -> Result<DecoderLayer> {
         let mlp = Mlp::gated(hidden, c.intermediate_size()?, act, false);
-        Ok(DecoderLayer { name: "layer", attention, mlp, norm, arrangement: Arrangement::GEMMA })
+        Ok(DecoderLayer { name: "layer", attention, mlp: mlp.into(), norm, arrangement: Arrangement::GEMMA })
     };
 
     let decoder = Decoder {

@@ -113,7 +113,7 @@ pub fn layer(c: &Config, attention: Attention, mlp: Mlp) -> Result<DecoderLayer>
     Ok(DecoderLayer {
         name: "layer",
         attention,
-        mlp,
+        mlp: mlp.into(),
         norm: Norm::layer(c.epsilon("layer_norm_epsilon", 1e-5)?),
         arrangement: Arrangement::Pre { attention: "transformer.h.{layer}.ln_1", mlp: "transformer.h.{layer}.ln_2" },
     })

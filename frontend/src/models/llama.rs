@@ -13,7 +13,7 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Arrangement, Attention, Blueprint, Decoder, DecoderLayer, Embeddings, Head, HeadNorm, Mlp, Norm, Positions, Projection,
+    Arrangement, Attention, Blueprint, Decoder, DecoderLayer, Embeddings, FeedForward, Head, HeadNorm, Mlp, Norm, Positions, Projection,
     Table,
 };
 use crate::config::{Config, Heads};
@@ -66,7 +66,7 @@ pub fn decoder(
     request: &Request,
     ropes: Vec<(&'static str, Rope)>,
     attention: Attention,
-    mlp: Mlp,
+    mlp: impl Into<FeedForward>,
 ) -> Result<Blueprint> {
     let c = request.config;
     let norm = Norm::rms(c.epsilon("rms_norm_eps", 1e-6)?);
@@ -76,7 +76,7 @@ pub fn decoder(
         context: c.positions()?,
         embeddings: tokens(c, 1.0)?,
         ropes,
-        classes: vec![DecoderLayer { name: "layer", attention, mlp, norm, arrangement: Arrangement::LLAMA }],
+        classes: vec![DecoderLayer { name: "layer", attention, mlp: mlp.into(), norm, arrangement: Arrangement::LLAMA }],
         layers: vec![0; c.layers()? as usize],
         norm: Some((norm, "model.norm")),
         head: head(request, false)?,

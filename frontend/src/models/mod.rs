@@ -62,14 +62,17 @@ families! {
     gpt2
     gpt_bigcode
     gpt_neo
+    gpt_oss
     llama
     mistral
+    mixtral
     mpnet
     openai_gpt
     opt
     phi3
     qwen2
     qwen3
+    qwen3_moe
 }
 
 /// The family, class and head of a configuration.

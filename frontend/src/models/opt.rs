@@ -64,7 +64,8 @@ fn build(request: &Request) -> Result<Blueprint> {
             gate: None,
             up: part("model.decoder.layers.{layer}.fc1"),
             down: part("model.decoder.layers.{layer}.fc2"),
-        },
+        }
+        .into(),
         norm,
         arrangement: match before {
             true => Arrangement::Pre { attention: norms.0, mlp: norms.1 },

@@ -231,15 +231,25 @@ impl TensorSource for BoundWeights {
     }
 }
 
-/// The names of a wanted tensor: one, or one per layer.
+/// The names of a wanted tensor: one, or one per layer, or of each expert of a layer.
 fn names(want: &Wanted) -> Vec<String> {
-    if want.layers.is_empty() {
-        return vec![want.pattern.clone()];
-    }
-    want.layers
+    let of_layers: Vec<String> = match want.layers.is_empty() {
+        true => vec![want.pattern.clone()],
+        false => {
+            let layers = want.layers.iter();
+            layers
+                .map(|layer| tensor_name(&want.pattern, Some(*layer)).into_owned())
+                .collect()
+        }
+    };
+    let Some(experts) = want.experts else {
+        return of_layers;
+    };
+    let of_expert = |name: &String, e: u32| name.replace("{expert}", &e.to_string());
+    let all = of_layers
         .iter()
-        .map(|layer| tensor_name(&want.pattern, Some(*layer)).into_owned())
-        .collect()
+        .flat_map(|name| (0..experts).map(move |e| of_expert(name, e)));
+    all.collect()
 }
 
 fn check(info: &TensorInfo, shape: &[u32]) -> Result<DType, String> {
@@ -272,7 +282,10 @@ fn check_size(want: &Wanted) -> Result<u64> {
         .iter()
         .try_fold(1u64, |n, dim| n.checked_mul(u64::from(*dim)));
     match elements.filter(|elements| *elements <= limits::ELEMENTS) {
-        Some(elements) => Ok(elements * (want.layers.len() as u64).max(1)),
+        Some(elements) => {
+            let tensors = (want.layers.len() as u64).max(1) * u64::from(want.experts.unwrap_or(1));
+            Ok(elements.saturating_mul(tensors))
+        }
         None => {
             let what = format!(
                 "expected {:?}, which is more than 2^40 elements",

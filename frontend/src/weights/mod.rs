@@ -14,6 +14,7 @@
 pub mod bound;
 pub mod checkpoint;
 pub mod mapping;
+mod mxfp4;
 pub mod safetensors;
 pub mod synthetic;
 
@@ -205,5 +206,5 @@ pub fn open(path: &Path) -> Result<Box<dyn WeightSource>> {
     if path.is_file() && Gguf::recognises(path) {
         return Ok(Box::new(GgufWeights::new(Arc::new(Gguf::open(path)?))?));
     }
-    Ok(Box::new(Checkpoint::open(path)?))
+    mxfp4::join(Box::new(Checkpoint::open(path)?))
 }

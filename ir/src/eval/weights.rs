@@ -1,14 +1,13 @@
 //! Reads weights: the tensors of the checkpoint → one f32 tensor, as the weight's type rounds it
 //! ([`crate::quant::rows`]).
 //!
-//! Parts are read whole, transposed where the checkpoint holds the transpose, cut to their rows and
-//! put one after another. Deliberately not here: packing; the evaluator computes with plain rows.
+//! Parts are read whole, transposed where the checkpoint holds the transpose (matrix by matrix, where it
+//! holds several in one tensor), cut to their rows and put one after another. Deliberately not here: packing; the evaluator computes with plain rows.
 
 use super::{EvalError, Tensor};
 use crate::{
     Module, SourcePart, TensorSource, TensorType, WeightId,
     quant::rows::{round_rows, row_values},
-    source::tensor_name,
 };
 
 /// Entry `slot` of a weight; slot 0 for a single tensor.
@@ -29,7 +28,9 @@ pub fn load(
         let want = weight.ty.fixed_dims().ok_or("its extents are not fixed")?;
         let mut data = Vec::new();
         for part in &weight.source.parts {
-            data.extend(read_part(source, part, layer, &weight.ty)?);
+            for name in part.tensors(layer) {
+                data.extend(read_part(source, part, &name, &weight.ty)?);
+            }
         }
         let dims: Vec<usize> = want.iter().map(|&d| d as usize).collect();
         let rows = data.len() / dims.iter().skip(1).product::<usize>().max(1);
@@ -46,17 +47,23 @@ pub fn load(
 fn read_part(
     source: &dyn TensorSource,
     part: &SourcePart,
-    layer: Option<u32>,
+    name: &str,
     ty: &TensorType,
 ) -> Result<Vec<f32>, String> {
     let want = ty.fixed_dims().ok_or("its extents are not fixed")?;
-    let name = tensor_name(&part.name, layer);
     let info = source
-        .info(&name)
+        .info(name)
         .ok_or_else(|| format!("the checkpoint has no `{name}`"))?;
     let mut dims = info.dims.clone();
+    let last = dims.len().saturating_sub(2);
     if part.transposed {
-        dims.reverse();
+        dims[last..].reverse();
+    }
+    // Rows of one matrix of the tensor.
+    let each = dims.get(last).copied().unwrap_or(1) as usize;
+    if dims.len() == want.len() + 1 {
+        let first = dims.remove(0);
+        dims[0] = dims[0].saturating_mul(first);
     }
     if dims.len() != want.len()
         || dims.get(1..) != want.get(1..)
@@ -71,9 +78,9 @@ fn read_part(
     let numbers: u64 = dims.iter().map(|&d| u64::from(d)).product();
     let cols = info.dims.last().copied().unwrap_or(1).max(1);
     let size = numbers / u64::from(cols) * info.dtype.row_bytes(cols.into());
-    let bytes = source.read(&name, 0..size)?;
+    let bytes = source.read(name, 0..size)?;
     let mut data = row_values(info.dtype, cols as usize, &bytes);
-    source.release(&name, 0..bytes.len() as u64);
+    source.release(name, 0..bytes.len() as u64);
     if data.len() as u64 != numbers {
         return Err(format!(
             "`{name}` has {} numbers, expected {numbers}",
@@ -85,9 +92,11 @@ fn read_part(
         dims.iter().skip(1).product::<u32>() as usize,
     );
     if part.transposed {
-        data = (0..rows * width)
-            .map(|i| data[i % width * rows + i / width])
-            .collect();
+        let at = |i: usize| {
+            let (row, col) = (i / width, i % width);
+            row / each * each * width + col * each + row % each
+        };
+        data = (0..rows * width).map(|i| data[at(i)]).collect();
     }
     if info.dtype != ty.dtype {
         let cols = want.last().map_or(1, |&d| d as usize);
@@ -96,7 +105,11 @@ fn read_part(
     match part.rows {
         None => Ok(data),
         Some((start, end)) if start < end && end as usize <= rows => {
-            Ok(data[start as usize * width..end as usize * width].to_vec())
+            let taken = (start as usize..end as usize).step_by(part.every.max(1) as usize);
+            Ok(taken
+                .flat_map(|r| &data[r * width..(r + 1) * width])
+                .copied()
+                .collect())
         }
         Some((start, end)) => Err(format!("`{name}` has {rows} rows, not {start}..{end}")),
     }

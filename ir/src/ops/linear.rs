@@ -26,7 +26,7 @@ use crate::{
 use super::{Norm, glu::glu};
 
 /// Whether x of one element type goes with weights of the other.
-fn multiplies(x: DType, w: DType) -> bool {
+pub(super) fn multiplies(x: DType, w: DType) -> bool {
     match (x, w) {
         (DType::F32, _) => true,
         (DType::BF16, w) => w == DType::BF16,

@@ -9,6 +9,7 @@ use crate::{
     eval::{Args, EvalError, Frame, Val},
 };
 
+mod gate;
 mod norm;
 
 macro_rules! ops {
@@ -70,6 +71,7 @@ ops! {
     attn_bias::AttnBias,
     attn_mix::AttnMix,
     attn_scores::AttnScores,
+    experts::Experts,
     gather::Gather,
     glu::Glu,
     kv_append::KvAppend,
@@ -87,6 +89,7 @@ ops! {
     rms_norm::RmsNorm,
     rope::Rope,
     rope_angles::RopeAngles,
+    route::Route,
     rows::Rows,
     scale::Scale,
     softcap::Softcap,
@@ -97,6 +100,7 @@ ops! {
 
 pub use activation::ActKind;
 pub use attention::{Flash, RelativeBias};
+pub use gate::Gate;
 pub use norm::Norm;
 pub use pool::PoolKind;
 pub use rope::RopeStyle;

@@ -8,7 +8,7 @@
 use crate::{
     DType, Dim, Group, OpDef, OperandType, TensorType, Type,
     attr::{AttrReader, AttrValue, Attrs},
-    eval::{Args, EvalError, Frame, Val},
+    eval::{Args, EvalError, Frame, Tensor, Val},
     op::{Operands, last},
     quant::{activation, rows::round_rows},
 };
@@ -68,14 +68,18 @@ impl OpDef for Quantize {
         if let Some(norm) = self.norm {
             x = norm.eval(&x, &mut args)?;
         }
-        let k = x.last();
-        let y = match self.to {
-            DType::Q8(group) => x.map_rows(k, |row| activation::round_trip(row, group)),
-            to => {
-                x.data = round_rows(to, k, x.data)?;
-                x
-            }
-        };
-        Ok(vec![Val::F32(y)])
+        Ok(vec![Val::F32(quantized(x, self.to)?)])
+    }
+}
+
+/// What rows stand for once they are of type `to`.
+pub(super) fn quantized(mut x: Tensor, to: DType) -> Result<Tensor, String> {
+    let k = x.last();
+    match to {
+        DType::Q8(group) => Ok(x.map_rows(k, |row| activation::round_trip(row, group))),
+        to => {
+            x.data = round_rows(to, k, x.data)?;
+            Ok(x)
+        }
     }
 }

@@ -118,12 +118,12 @@ pub(super) fn slots(c: &mut Cursor) -> Result<Option<u32>, ParseError> {
     Ok(Some(n))
 }
 
-/// `"a"[0..8] transposed, "b"`: as many parts as there are.
+/// `"a"[0..8 every 2] transposed, "b.{expert}" x 8`: as many parts as there are.
 pub(super) fn source(c: &mut Cursor) -> Result<Source, ParseError> {
     let mut parts = Vec::new();
     while matches!(c.peek(), Tok::Str(_)) {
         let name = c.string("a tensor's name")?;
-        let mut rows = None;
+        let (mut rows, mut every) = (None, 1);
         if c.eat('[') {
             let start = c.int("a row")?;
             if *c.peek() != Tok::Range {
@@ -131,12 +131,22 @@ pub(super) fn source(c: &mut Cursor) -> Result<Source, ParseError> {
             }
             c.bump();
             rows = Some((start, c.int("a row")?));
+            if c.eat_word("every") {
+                every = c.int("a number of rows")?;
+            }
             c.sign(']')?;
         }
+        let transposed = c.eat_word("transposed");
+        let experts = match c.eat_word("x") {
+            true => Some(c.int("a number of experts")?),
+            false => None,
+        };
         parts.push(SourcePart {
             name,
             rows,
-            transposed: c.eat_word("transposed"),
+            every,
+            transposed,
+            experts,
         });
         if !c.eat(',') {
             break;
@@ -145,7 +155,8 @@ pub(super) fn source(c: &mut Cursor) -> Result<Source, ParseError> {
     Ok(Source { parts })
 }
 
-/// `panels<rows = …, cols = …, glu = true>`, `rows<cols = …>` or `vector<layout = …>`.
+/// `panels<rows = …, cols = …, glu = true>`, `experts<count = …, rows = …, cols = …, glu = true>`,
+/// `rows<cols = …>` or `vector<layout = …>`.
 pub(super) fn pack(c: &mut Cursor) -> Result<Pack, ParseError> {
     let pos = c.pos();
     let name = c.word("a packing")?;
@@ -155,18 +166,35 @@ pub(super) fn pack(c: &mut Cursor) -> Result<Pack, ParseError> {
         c.sign('=')?;
         layout(c)
     };
+    let matrix = |c: &mut Cursor| {
+        let rows = field(c, "rows")?;
+        c.sign(',')?;
+        let cols = field(c, "cols")?;
+        let glu = c.eat(',');
+        if glu {
+            c.keyword("glu")?;
+            c.sign('=')?;
+            c.keyword("true")?;
+        }
+        Ok((rows, cols, glu))
+    };
     let pack = match name.as_str() {
         "panels" => {
-            let rows = field(c, "rows")?;
-            c.sign(',')?;
-            let cols = field(c, "cols")?;
-            let glu = c.eat(',');
-            if glu {
-                c.keyword("glu")?;
-                c.sign('=')?;
-                c.keyword("true")?;
-            }
+            let (rows, cols, glu) = matrix(c)?;
             Pack::Panels { rows, cols, glu }
+        }
+        "experts" => {
+            c.keyword("count")?;
+            c.sign('=')?;
+            let count = c.int("a number of experts")?;
+            c.sign(',')?;
+            let (rows, cols, glu) = matrix(c)?;
+            Pack::Experts {
+                count,
+                rows,
+                cols,
+                glu,
+            }
         }
         "rows" => Pack::Rows {
             cols: field(c, "cols")?,
@@ -177,7 +205,7 @@ pub(super) fn pack(c: &mut Cursor) -> Result<Pack, ParseError> {
         _ => {
             return error_at(
                 pos,
-                format!("expected panels, rows or vector, found `{name}`"),
+                format!("expected panels, experts, rows or vector, found `{name}`"),
             );
         }
     };

@@ -1,7 +1,7 @@
 //! Block formats of weights, as GGUF defines them: one file each; and 8-bit activations ([`activation`]).
 //!
 //! A format stores blocks of consecutive elements of a row. Numbers are little endian; `d`, `m` and
-//! `dmin` are f16. Dequantisation is exact in the order that the formulas give (f32, no fused
+//! `dmin` are f16, `e` a byte. Dequantisation is exact in the order that the formulas give (f32, no fused
 //! multiply-add), so that whoever repacks blocks can be compared with it bit for bit. Quantisation is
 //! deterministic; each format says how, and how far it may be off.
 //!
@@ -13,6 +13,7 @@ use half::f16;
 
 pub mod activation;
 mod fit;
+pub use mxfp4::DOUBLED as MXFP4_VALUES;
 pub mod rows;
 
 /// One block format.
@@ -88,6 +89,7 @@ macro_rules! formats {
 }
 
 formats! {
+    mxfp4::MXFP4,
     q2_k::Q2_K,
     q3_k::Q3_K,
     q4_0::Q4_0,

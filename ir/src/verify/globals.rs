@@ -94,12 +94,23 @@ fn weight(w: &Weight) -> Result<(), String> {
                 part.name
             ));
         }
-        rows = match part.rows {
-            Some((start, end)) if start >= end => {
+        let experts = part.name.contains("{expert}");
+        if part.every == 0 || part.experts == Some(0) || part.experts.is_some() != experts {
+            return Err(format!(
+                "`{}`: every {} rows of {} experts",
+                part.name,
+                part.every,
+                part.experts.unwrap_or(1)
+            ));
+        }
+        rows = match (part.rows, part.count()) {
+            (Some((start, end)), _) if start >= end => {
                 return Err(format!("`{}` has rows {start}..{end}", part.name));
             }
-            Some((start, end)) => rows.map(|n| n + u64::from(end - start)),
-            None => None,
+            (_, Some(count)) => {
+                rows.map(|n| n + u64::from(count) * u64::from(part.experts.unwrap_or(1)))
+            }
+            (_, None) => None,
         };
     }
     match (rows, dims.first()) {

@@ -66,6 +66,22 @@ fn pack_fits(w: &Weight, pack: &Pack) -> Result<(), String> {
         (Pack::Panels { rows, cols, glu }, &[m, k]) => {
             covers(rows, m) && covers(cols, k) && plain(cols) && (!glu || m.is_multiple_of(2))
         }
+        (
+            Pack::Experts {
+                count,
+                rows,
+                cols,
+                glu,
+            },
+            &[m, k],
+        ) => {
+            let each = m
+                .checked_div(*count)
+                .filter(|each| each.checked_mul(*count) == Some(m));
+            each.is_some_and(|m| covers(rows, m) && (!glu || m.is_multiple_of(2)))
+                && covers(cols, k)
+                && plain(cols)
+        }
         (Pack::Rows { cols }, &[_, k]) => covers(cols, k) && plain(cols),
         (Pack::Vector { layout }, &[n] | &[_, n]) => {
             covers(layout, n) && w.ty.dtype.element_bytes().is_some()

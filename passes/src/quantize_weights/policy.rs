@@ -8,7 +8,7 @@
 //! | q, k and v in one matrix | q8_0 | q4_0 | q5_k | int8 | so |
 //! | matrix behind the activation | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | int8 | so |
 //! | other matrices | q8_0 | q4_0 | q4_k | int8 | so |
-//! | positions, token types, norms, biases | – | – | – | – | – |
+//! | positions, token types, norms, biases, routers | – | – | – | – | – |
 //!
 //! Rows that are not whole blocks: q4_k becomes q5_0, q5_k q5_1, q6_k q8_0; then f16.
 
@@ -34,7 +34,7 @@ pub struct Tensor {
 fn wanted(quant: Quant, t: &Tensor) -> Option<DType> {
     let block = |format| Some(DType::Block(format));
     let outer = match t.role {
-        Role::Vector | Role::OtherTable => return None,
+        Role::Vector | Role::OtherTable | Role::Router => return None,
         Role::Output { .. } => true,
         Role::Table => !t.has_output,
         Role::AttnQkv | Role::AttnV | Role::FfnDown | Role::Matrix => false,
@@ -130,7 +130,7 @@ mod tests {
             check(Quant::Bf16, of(role), Some("bf16"));
             check(Quant::None, of(role), None);
         }
-        for role in [Role::Vector, Role::OtherTable] {
+        for role in [Role::Vector, Role::OtherTable, Role::Router] {
             check(Quant::Q8_0, of(role), None);
         }
         // An encoder's table stands where the head would.

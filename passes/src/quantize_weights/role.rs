@@ -3,7 +3,7 @@
 
 use llmc_ir::{ENTRY, Func, Module, Op, Operand, ValueId, WeightId};
 
-use crate::{AttentionOperands, Keys, LinearOperands};
+use crate::{AttentionOperands, ExpertsOperands, Keys, LinearOperands};
 
 /// What a weight is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +20,8 @@ pub enum Role {
     FfnDown,
     /// Another linear's matrix.
     Matrix,
+    /// The matrix whose products choose the experts: small, and a little noise in it chooses others.
+    Router,
     /// A table of positions or token types.
     OtherTable,
     /// Norms, biases, tables of attention biases.
@@ -43,6 +45,11 @@ pub fn role(module: &Module, weight: WeightId) -> (Role, bool) {
                         padded |= args.is_some_and(|a| is_padded(func, a.x));
                         linear(func, inst.operands.first(), inst.results.first())
                     }
+                    Op::Experts(op) => match ExpertsOperands::read(op, &inst.operands) {
+                        Some(args) if args.w_in == weight => Role::Matrix,
+                        Some(args) if args.w_out == weight => Role::FfnDown,
+                        _ => Role::Vector,
+                    },
                     Op::Gather(_) => table(func, inst.operands.first()),
                     _ => Role::Vector,
                 };
@@ -86,6 +93,10 @@ fn linear(func: &Func, x: Option<&Operand>, y: Option<&ValueId>) -> Role {
     }
     if becomes_values(func, y) {
         return Role::AttnV;
+    }
+    let routes = |u: &usize| matches!(func.body[*u].op, Op::Route(_));
+    if func.users(y).iter().any(routes) {
+        return Role::Router;
     }
     let is_split = |u: &usize| match &func.body[*u].op {
         Op::Split(_) => func.body[*u]

@@ -37,6 +37,8 @@ pub struct Spec {
     /// Gate and up in one tensor.
     pub packed_gate: bool,
     pub act: ActKind,
+    /// Experts, and how many of them a row goes to, in the place of the MLP.
+    pub experts: Option<(u32, u32)>,
     pub tied: bool,
     pub v_type: DType,
     /// The classes of the layers.
@@ -55,6 +57,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
     let block = (
         any::<[bool; 8]>(),
         prop::sample::select(ActKind::ALL.to_vec()),
+        prop::option::weighted(0.3, (1u32..6, 1u32..4)),
     );
     let layers = prop::collection::vec(any::<bool>(), 1..4);
     (sizes, attention, block, layers).prop_map(|(s, a, b, layers)| {
@@ -71,6 +74,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
                 tied,
             ],
             act,
+            experts,
         ) = b;
         let head_dim = s.2 * 4;
         Spec {
@@ -98,6 +102,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
             gated,
             packed_gate,
             act,
+            experts: experts.map(|(all, chosen)| (all, chosen.min(all))),
             tied,
             v_type: if bias.1 { DType::BF16 } else { DType::F32 },
             layers,
@@ -267,6 +272,9 @@ impl Build<'_> {
     }
 
     fn mlp(&mut self, s: &Spec, h: ValueId) -> ValueId {
+        if let Some(experts) = s.experts {
+            return self.experts(s, h, experts);
+        }
         let kind = s.act;
         let inner = match (s.gated, s.packed_gate) {
             (true, true) => {
@@ -285,6 +293,36 @@ impl Build<'_> {
             }
         };
         self.linear("d", inner, [s.width, s.inner], s.biases, DType::BF16)
+    }
+
+    fn experts(&mut self, s: &Spec, h: ValueId, (all, top_k): (u32, u32)) -> ValueId {
+        let logits = self.linear("r", h, [all, s.width], s.biases, DType::F32);
+        let route = Route {
+            top_k,
+            renormalize: s.gated,
+        };
+        let weights = self.op("route", route, &[logits.into()]);
+        let gate = Gate {
+            act: s.act,
+            limit: s.packed_gate.then_some(0.75),
+            shift: if s.gated { 1.0 } else { 0.0 },
+        };
+        let mut operands: Vec<Operand> = vec![h.into(), weights.into()];
+        for (name, dims) in [
+            ("in", [2 * all * s.inner, s.width]),
+            ("out", [all * s.width, s.inner]),
+        ] {
+            operands.push(self.weight(&format!("w_{name}"), &dims, DType::BF16));
+            if s.biases {
+                operands.push(self.weight(&format!("b_{name}"), &dims[..1], DType::F32));
+            }
+        }
+        let op = Experts {
+            bias: s.biases,
+            gate,
+            inner: None,
+        };
+        self.op("experts", op, &operands)
     }
 
     fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {

@@ -22,7 +22,9 @@ impl Gguf {
         let mut gguf = Self::default();
         let text = |field: &str| config[field].as_str().unwrap();
         let arch = match text("model_type") {
-            "llama" | "mistral" => "llama",
+            "llama" | "mistral" | "mixtral" => "llama",
+            "qwen3_moe" => "qwen3moe",
+            "gpt_oss" => "gpt-oss",
             "gemma3_text" => "gemma3",
             other => other,
         };
@@ -64,13 +66,21 @@ impl Gguf {
             keys.push(("rope.freq_base", real("rope_theta")));
             keys.push(("attention.sliding_window", count("sliding_window")));
         }
-        if matches!(arch, "llama" | "gemma3") {
+        if matches!(arch, "llama" | "gemma3" | "gpt-oss" | "qwen3moe") {
             keys.push(("attention.key_length", Some(dim.clone())));
             keys.push(("attention.value_length", Some(dim.clone())));
         }
         if arch == "llama" {
             keys.push(("rope.dimension_count", Some(dim)));
             keys.push(("vocab_size", count("vocab_size")));
+        }
+        let experts = count("num_experts").or(count("num_local_experts"));
+        if experts.is_some() {
+            keys.push(("expert_count", experts));
+            keys.push(("expert_used_count", count("num_experts_per_tok")));
+            let width = count("moe_intermediate_size");
+            let width = width.or(count("intermediate_size").filter(|_| arch == "gpt-oss"));
+            keys.push(("expert_feed_forward_length", width));
         }
         if arch == "gemma3" {
             keys.push((
@@ -204,6 +214,7 @@ impl Gguf {
         } else {
             let pre = file["pre_tokenizer"].to_string();
             let name = match () {
+                _ if pre.contains(r"\\p{Lu}") => "gpt-4o",
                 _ if pre.contains("{1,3}") => "llama-bpe",
                 _ if pre.contains(r"\\p{N}|") => "qwen2",
                 _ if pre.contains("Digits") => "starcoder",
@@ -223,18 +234,13 @@ impl Gguf {
     fn tensors_of(&mut self, arch: &str, case: &Path, config: &Json, elements: Elements) {
         let file = SafetensorsFile::open(&case.join("model.safetensors")).unwrap();
         let count = |field: &str| config[field].as_u64().unwrap_or(0) as usize;
-        for name in file.names() {
+        let experts = count("num_experts").max(count("num_local_experts"));
+        self.experts_of(&file, (count("num_hidden_layers"), experts), elements);
+        for name in file.names().filter(|name| !name.contains(".experts.")) {
             let Some(own) = gguf_name(arch, name) else {
                 continue;
             };
-            let info = file.info(name).unwrap();
-            let mut values: Vec<f32> = file
-                .data(name)
-                .unwrap()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect();
-            let shape: Vec<usize> = info.shape.iter().map(|dim| *dim as usize).collect();
+            let (shape, mut values) = floats(&file, name).unwrap();
             if arch == "gemma3" && name.ends_with("norm.weight") {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }
@@ -246,34 +252,11 @@ impl Gguf {
             if arch == "llama" && heads > 0 {
                 values = interleave(&values, shape[0], heads);
             }
-            let (ty, data) = match elements {
-                _ if shape.len() == 1 => (0, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
-                Elements::F32 => (0, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
-                Elements::F16 => (
-                    1,
-                    values
-                        .iter()
-                        .flat_map(|x| half::f16::from_f32(*x).to_le_bytes())
-                        .collect(),
-                ),
-                Elements::BF16 => (
-                    30,
-                    values
-                        .iter()
-                        .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
-                        .collect(),
-                ),
+            let elements = match shape.len() {
+                1 => Elements::F32,
+                _ => elements,
             };
-            self.add(
-                &own,
-                &shape
-                    .iter()
-                    .rev()
-                    .map(|dim| *dim as u64)
-                    .collect::<Vec<_>>(),
-                ty,
-                data,
-            );
+            self.matrix(&own, &shape, values, elements);
         }
         let scaling = &config["rope_scaling"];
         if scaling["rope_type"] == "llama3" {
@@ -292,8 +275,19 @@ fn read_json(path: &Path) -> Json {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Shape and values of a tensor, if the file has it.
+pub(super) fn floats(file: &SafetensorsFile, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+    let info = file.info(name)?;
+    let values = llmc_ir::source::to_f32(info.stored.dtype()?, file.data(name)?);
+    Some((info.shape.iter().map(|dim| *dim as usize).collect(), values))
+}
+
 /// What the converter calls a tensor; none for those that it drops.
 fn gguf_name(arch: &str, name: &str) -> Option<String> {
+    let name = match name.strip_suffix(".sinks") {
+        Some(stem) => format!("{stem}.sinks.weight"),
+        None => name.to_owned(),
+    };
     let (stem, kind) = name.rsplit_once('.').unwrap();
     let stem = stem
         .trim_start_matches("model.")
@@ -324,7 +318,9 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         ("self_attn.k_norm", _) => "attn_k_norm",
         ("attention.output.LayerNorm", _) => "attn_output_norm",
         ("input_layernorm", _) => "attn_norm",
-        ("post_attention_layernorm", "gemma3") => "post_attention_norm",
+        ("self_attn.sinks", _) => "attn_sinks",
+        ("block_sparse_moe.gate" | "mlp.gate" | "mlp.router", _) => "ffn_gate_inp",
+        ("post_attention_layernorm", "gemma3" | "gpt-oss") => "post_attention_norm",
         ("post_attention_layernorm", _) => "ffn_norm",
         ("pre_feedforward_layernorm", _) => "ffn_norm",
         ("post_feedforward_layernorm", _) => "post_ffw_norm",

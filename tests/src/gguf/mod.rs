@@ -3,6 +3,7 @@
 //! Everything can be set, so that broken files can be written too. `golden`: the golden models as llama.cpp's
 //! converter would write them; `tiny`: the smallest models of each architecture.
 
+mod experts;
 mod golden;
 mod tiny;
 

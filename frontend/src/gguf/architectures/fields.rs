@@ -26,6 +26,8 @@ pub struct Fields<'g> {
     keys: IndexMap<String, String>,
     /// Keys that are understood.
     seen: IndexSet<String>,
+    /// Whether the architecture may have experts.
+    experts: bool,
 }
 
 impl<'g> Fields<'g> {
@@ -37,6 +39,7 @@ impl<'g> Fields<'g> {
             object: Object::new(),
             keys: IndexMap::new(),
             seen: IndexSet::new(),
+            experts: false,
         }
     }
 
@@ -55,6 +58,18 @@ impl<'g> Fields<'g> {
     /// Sets a field that no single key stands for.
     pub fn set(&mut self, field: &str, value: impl Into<Json>) {
         self.object.insert(field.to_owned(), value.into());
+    }
+
+    /// Sets a member of a field that is an object, if it is there.
+    pub fn amend(&mut self, field: &str, member: &str, value: impl Into<Json>) {
+        if let Some(Json::Object(object)) = self.object.get_mut(field) {
+            std::sync::Arc::make_mut(object).insert(member.to_owned(), value.into());
+        }
+    }
+
+    /// The architecture reads the keys of experts itself.
+    pub fn take_experts(&mut self) {
+        self.experts = true;
     }
 
     /// Sets a field to what stands at a key, which errors about the field will name. A list with the same value
@@ -102,8 +117,10 @@ impl<'g> Fields<'g> {
         self.copy("max_position_embeddings", "context_length")?;
         self.vocabulary()?;
         self.require("use_parallel_residual", &[Json::Bool(false)])?;
-        self.require("expert_count", &[0u32.into()])?;
-        self.require("expert_used_count", &[0u32.into()])?;
+        if !self.experts {
+            self.require("expert_count", &[0u32.into()])?;
+            self.require("expert_used_count", &[0u32.into()])?;
+        }
         self.ignore(&["tensor_data_layout"]);
         Ok(())
     }

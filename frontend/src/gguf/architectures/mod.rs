@@ -25,7 +25,8 @@ pub struct Architecture {
     pub name: &'static str,
     /// Tensors of the whole model: GGUF's name and Hugging Face's, both without `.weight` and `.bias`.
     pub tensors: &'static [(&'static str, &'static str)],
-    /// Tensors of a layer, without `blk.N.` there and `model.layers.N.` or alike here.
+    /// Tensors of a layer, without `blk.N.` there and `model.layers.N.` or alike here. A name that ends in
+    /// `.weight` is whole, and so is the other.
     pub layer_tensors: &'static [(&'static str, &'static str)],
     /// What stands before a layer's number in Hugging Face's names.
     pub layers: &'static str,
@@ -49,8 +50,10 @@ macro_rules! architectures {
 architectures! {
     bert
     gemma3
+    gpt_oss
     llama
     qwen2
+    qwen3moe
 }
 
 const KEY: &str = "general.architecture";

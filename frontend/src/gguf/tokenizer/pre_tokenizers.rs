@@ -29,7 +29,7 @@ enum Cut {
     DigitsThenGpt2,
 }
 
-const PRE_TOKENIZERS: [PreTokenizer; 6] = [
+const PRE_TOKENIZERS: [PreTokenizer; 7] = [
     // What llama.cpp falls back to.
     PreTokenizer {
         names: &["default"],
@@ -47,6 +47,15 @@ const PRE_TOKENIZERS: [PreTokenizer; 6] = [
         names: &["gpt-2"],
         normalizer: None,
         cut: Cut::Gpt2,
+        ignore_merges: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["gpt-4o"],
+        normalizer: None,
+        cut: Cut::Patterns(&[
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ]),
         ignore_merges: false,
         adds_bos: false,
     },
