@@ -8,7 +8,7 @@ use llmc_codegen::{
     target::{FeatureLevel, Target},
 };
 use llmc_frontend::{Model, ModelDir};
-use llmc_ir::{DType, Module, Op};
+use llmc_ir::{DType, Module, Op, rope::LengthRule};
 use llmc_passes::Precision;
 
 /// What the products read that read the fewest bits.
@@ -108,6 +108,13 @@ pub fn manifest(
             .map(|s| (format!("{}_token", s.role), s.text.clone()))
             .collect(),
         type_vocab_size: model.type_vocab_size,
-        rope_switch: None,
+        rope_switch: match module.length_rule() {
+            Some(LengthRule::Switch(at)) => Some(at),
+            Some(LengthRule::Prompt(_)) | None => None,
+        },
+        rope_growth: match module.length_rule() {
+            Some(LengthRule::Prompt(at)) => Some(at),
+            Some(LengthRule::Switch(_)) | None => None,
+        },
     }
 }

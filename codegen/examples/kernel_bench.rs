@@ -315,6 +315,7 @@ fn attends() -> Vec<(Attend, KvAppend)> {
                 scale: 0.125,
                 softcap: None,
                 mask,
+                pattern: None,
                 bias: None,
                 sinks: false,
                 split: if mask == Mask::Bidirectional {

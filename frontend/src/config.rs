@@ -255,6 +255,16 @@ impl Config {
         })
     }
 
+    /// A list of finite numbers that has to be there.
+    pub fn reals(&self, field: &str, range: RangeInclusive<f64>) -> Result<Vec<f64>> {
+        let (start, end) = (range.start(), range.end());
+        let expected = format!("an array of numbers from {start} to {end}");
+        let real = |value: &Json| value.as_f64().filter(|value| range.contains(value));
+        let values = self.get(field).and_then(Json::as_array);
+        let reals = values.and_then(|values| values.iter().map(real).collect());
+        reals.ok_or_else(|| self.wrong(field, expected))
+    }
+
     /// A section, if the field is there.
     pub fn section(&self, field: &str) -> Result<Option<Config>> {
         match self.get(field) {

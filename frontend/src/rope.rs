@@ -6,11 +6,12 @@
 //! Invariants: the frequencies that the result stands for are finite; defaults are those of transformers 5
 //! (YaRN's `truncate` is on, its attention factor is 0.1·ln(factor) + 1).
 //!
-//! Kinds: `default`, `linear`, `llama3`, `yarn`. Not here yet, and refused by name: `dynamic`, `longrope`. Not
-//! here at all: the frequencies ([`llmc_ir::rope::inv_freq`]) and the rotation (op `rope`).
+//! Kinds: `default`, `linear`, `dynamic`, `llama3`, `yarn`, `longrope`. Not here: the frequencies
+//! ([`llmc_ir::rope`], which also says what sequences' lengths are to `dynamic` and `longrope`) and the rotation
+//! (op `rope`).
 
 use llmc_ir::ops::RopeAngles;
-use llmc_ir::rope::{RopeScaling, inv_freq};
+use llmc_ir::rope::{RopeScaling, inv_freq_at};
 
 use crate::config::Config;
 use crate::error::{Problem, Result};
@@ -34,6 +35,8 @@ pub struct Defaults {
     pub theta: f64,
     /// The part of a head that is rotated.
     pub partial: f64,
+    /// Older names of `longrope`, which may mean something else to other families.
+    pub longrope: &'static [&'static str],
 }
 
 impl Default for Defaults {
@@ -41,11 +44,13 @@ impl Default for Defaults {
         Self {
             theta: 10_000.0,
             partial: 1.0,
+            longrope: &["su"],
         }
     }
 }
 
 const THETA: std::ops::RangeInclusive<f64> = 1.0..=1e12;
+const KINDS: &str = "\"default\", \"linear\", \"dynamic\", \"llama3\", \"yarn\" or \"longrope\"";
 const FACTOR: std::ops::RangeInclusive<f64> = 1.0..=65536.0;
 
 impl Rope {
@@ -98,8 +103,21 @@ impl Rope {
         RopeAngles {
             theta: self.theta,
             dim: self.rotated,
-            scaling: self.scaling,
+            scaling: self.scaling.clone(),
         }
+    }
+
+    /// The longest sequence that the scaling is meant for, where it says so itself.
+    pub fn reach(&self) -> Option<u32> {
+        let RopeScaling::Dynamic {
+            factor,
+            original_context,
+        } = self.scaling
+        else {
+            return None;
+        };
+        let reach = f64::from(original_context) * f64::from(factor);
+        Some(reach.min(f64::from(limits::POSITIONS)) as u32)
     }
 
     fn of_section(c: &Config, section: &Config, head_dim: u32, defaults: Defaults) -> Result<Self> {
@@ -115,19 +133,28 @@ impl Rope {
         };
         let scaling = match section.optional_text(kind)?.unwrap_or("default") {
             "default" => RopeScaling::Default,
+            "longrope" => longrope(c, section, rotated)?,
+            name if defaults.longrope.contains(&name) => longrope(c, section, rotated)?,
+            "dynamic" if rotated > 2 => RopeScaling::Dynamic {
+                factor: section.real("factor", FACTOR)? as f32,
+                original_context: c.positions()?,
+            },
+            "dynamic" => {
+                let what = format!("rotates {rotated} dimensions, expected more than 2");
+                return Err(section.problem(kind, what).input());
+            }
             "linear" => RopeScaling::Linear {
                 factor: section.real("factor", FACTOR)? as f32,
             },
             "llama3" => llama3(c, section)?,
             "yarn" => yarn(c, section, theta)?,
-            "dynamic" | "longrope" | "su" | "proportional" => {
-                return Err(section.refuse(kind, "\"default\", \"linear\", \"llama3\" or \"yarn\""));
-            }
-            _ => return Err(section.wrong(kind, "\"default\", \"linear\", \"llama3\" or \"yarn\"")),
+            "proportional" => return Err(section.refuse(kind, KINDS)),
+            _ => return Err(section.wrong(kind, KINDS)),
         };
-        let finite = inv_freq(theta, rotated, &scaling)
-            .iter()
-            .all(|f| f.is_finite() && *f > 0.0);
+        let finite = [0, limits::POSITIONS]
+            .into_iter()
+            .flat_map(|length| inv_freq_at(theta, rotated, &scaling, length))
+            .all(|f| f.is_finite() && f > 0.0);
         if !finite || !scaling.attention_factor().is_finite() {
             return Err(section
                 .problem(
@@ -189,6 +216,40 @@ fn llama3(c: &Config, section: &Config) -> Result<RopeScaling> {
     })
 }
 
+/// `short_factor` and `long_factor`, one for each pair. The context of the original model stands beside the
+/// section in Phi-3's configurations; the factor on cos and sin follows from how much longer the new one is.
+fn longrope(c: &Config, section: &Config, rotated: u32) -> Result<RopeScaling> {
+    const CONTEXT: &str = "original_max_position_embeddings";
+    let original_context = match c.optional_count(CONTEXT, 1..=limits::POSITIONS)? {
+        Some(context) => context,
+        None => original_context(c, section)?,
+    };
+    let factors = |field: &str| -> Result<Vec<f32>> {
+        let factors = section.reals(field, 1e-6..=1e6)?;
+        if factors.len() != (rotated / 2) as usize {
+            let (found, pairs) = (factors.len(), rotated / 2);
+            let what = format!("found {found} factors, expected one for each of {pairs} pairs");
+            return Err(section.problem(field, what).input());
+        }
+        Ok(factors.into_iter().map(|f| f as f32).collect())
+    };
+    let factor = match section.optional_real("factor", 1e-6..=65536.0)? {
+        Some(factor) => factor,
+        None => f64::from(c.positions()?) / f64::from(original_context),
+    };
+    let attention_factor = match section.optional_real("attention_factor", 0.0..=1e6)? {
+        Some(given) => given,
+        None if factor <= 1.0 => 1.0,
+        None => (1.0 + factor.ln() / f64::from(original_context).ln()).sqrt(),
+    };
+    Ok(RopeScaling::LongRope {
+        short: factors("short_factor")?,
+        long: factors("long_factor")?,
+        original_context,
+        attention_factor: attention_factor as f32,
+    })
+}
+
 fn yarn(c: &Config, section: &Config, theta: f64) -> Result<RopeScaling> {
     let original_context = original_context(c, section)?;
     let factor = match section.optional_real("factor", FACTOR)? {
@@ -241,6 +302,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use llmc_ir::rope::inv_freq;
+
     use crate::json::{Json, Limits};
 
     fn rope(text: &str, head_dim: u32) -> Result<Rope> {
@@ -297,6 +360,36 @@ mod tests {
     }
 
     #[test]
+    fn longrope_has_two_sets_of_factors() {
+        let text = "{\"max_position_embeddings\": 256, \"original_max_position_embeddings\": 64, \"rope_scaling\":
+            {\"type\": \"su\", \"short_factor\": [1, 1, 1, 2], \"long_factor\": [1, 2, 3, 4]}}";
+        let factor = (1.0 + 4f64.ln() / 64f64.ln()).sqrt();
+        let base = |i: f64| 10_000f64.powf(-i / 4.0);
+        check(text, 8, factor, |i| base(i) / if i == 3.0 { 2.0 } else { 1.0 });
+        let rope = rope(text, 8).unwrap();
+        let long = inv_freq_at(rope.theta, rope.rotated, &rope.scaling, 65);
+        for (i, f) in long.into_iter().enumerate() {
+            let expected = base(i as f64) / (i as f64 + 1.0);
+            assert!((f64::from(f) / expected - 1.0).abs() < 3e-7, "{i}: {f}");
+        }
+    }
+
+    #[test]
+    fn dynamic_raises_the_base() {
+        let text = "{\"max_position_embeddings\": 64, \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}";
+        check(text, 8, 1.0, |i| 10_000f64.powf(-i / 4.0));
+        let rope = rope(text, 8).unwrap();
+        assert_eq!(rope.reach(), Some(128));
+        // Twice the context: 2 · 2 − 1.
+        let base = 10_000.0 * 3f64.powf(8.0 / 6.0);
+        let found = inv_freq_at(rope.theta, rope.rotated, &rope.scaling, 128);
+        for (i, f) in found.into_iter().enumerate() {
+            let expected = base.powf(-(i as f64) / 4.0);
+            assert!((f64::from(f) / expected - 1.0).abs() < 3e-7, "{i}: {f}");
+        }
+    }
+
+    #[test]
     fn llama3_has_three_bands() {
         let text = "{\"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0,
             \"high_freq_factor\": 4.0, \"low_freq_factor\": 1.0, \"original_max_position_embeddings\": 64}}";
@@ -342,9 +435,20 @@ mod tests {
     fn what_cannot_be_honoured_is_refused() {
         let scaling = |text: &str| format!("{{\"rope_scaling\": {text}}}");
         check_error(
-            &scaling("{\"type\": \"dynamic\", \"factor\": 2.0}"),
-            "not supported yet: config.json: `rope_scaling.type`: found \"dynamic\"",
+            &scaling("{\"type\": \"proportional\", \"factor\": 2.0}"),
+            "not supported yet: config.json: `rope_scaling.type`: found \"proportional\"",
         );
+        check_error(
+            &scaling("{\"type\": \"su\", \"short_factor\": [1, 2]}"),
+            "`max_position_embeddings`: missing",
+        );
+        let longrope = |short: &str| {
+            let original = "\"original_max_position_embeddings\": 8, \"factor\": 2";
+            scaling(&format!("{{\"type\": \"longrope\", {original}, \"short_factor\": {short}}}"))
+        };
+        check_error(&longrope("[1, 2]"), "`rope_scaling.short_factor`: found 2 factors");
+        check_error(&longrope("[1, 2, 3, 0]"), "an array of numbers from 0.000001");
+        check_error(&longrope("[1, 2, 3, 4]"), "`rope_scaling.long_factor`: missing");
         check_error(
             &scaling("{\"rope_type\": \"wobbly\"}"),
             "`rope_scaling.rope_type`: found \"wobbly\"",

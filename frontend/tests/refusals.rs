@@ -272,7 +272,19 @@ fn configuration_fields() {
     check(
         "llama2_mha",
         Unsupported,
-        &["`rope_scaling.rope_type`: found \"longrope\""],
+        &["`rope_scaling.rope_type`: found \"proportional\""],
+        |folder| {
+            edit(
+                folder,
+                "config.json",
+                json!({"rope_scaling": {"rope_type": "proportional"}}),
+            );
+        },
+    );
+    check(
+        "llama2_mha",
+        Wrong,
+        &["`rope_scaling.short_factor`: missing, expected an array of numbers"],
         |folder| {
             edit(
                 folder,

@@ -211,6 +211,17 @@ impl AttrReader {
         }
     }
 
+    /// Takes a list of floats (integers will do).
+    pub fn float_list(&mut self, key: &str) -> Result<Vec<f32>, String> {
+        match self.need(key)? {
+            AttrValue::List(l) => {
+                let floats = l.into_iter().map(|v| as_double(key, v).map(|d| d as f32));
+                floats.collect()
+            }
+            v => Err(format!("attribute `{key}` is {v}, expected a list")),
+        }
+    }
+
     /// Takes a mask; a single word such as `causal` is one too.
     pub fn mask(&mut self, key: &str) -> Result<crate::Mask, String> {
         match self.need(key)? {

@@ -1,6 +1,9 @@
 //! The module: weights, states, functions, and what the passes have planned for them.
 
-use crate::{DType, FuncId, Layout, Op, Operand, StateId, TensorType, Type, ValueId, WeightId};
+use crate::{
+    DType, FuncId, Layout, Op, Operand, StateId, TensorType, Type, ValueId, WeightId,
+    rope::LengthRule,
+};
 
 /// How far a module has come; each stage has its own legality (`verify`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -240,6 +243,16 @@ impl Module {
             funcs: Vec::new(),
             arena_bytes: None,
         }
+    }
+
+    /// What the model's ropes want to know of its sequences' lengths: the first rule that there is.
+    pub fn length_rule(&self) -> Option<LengthRule> {
+        let insts = self.funcs.iter().flat_map(|f| &f.body);
+        let mut rules = insts.filter_map(|inst| match &inst.op {
+            Op::RopeAngles(op) => op.scaling.length_rule(),
+            _ => None,
+        });
+        rules.next()
     }
 
     /// Adds a weight; its name must be new (the verifier checks).

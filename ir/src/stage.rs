@@ -3,7 +3,7 @@
 //! | stage | demands |
 //! |---|---|
 //! | `model` | nothing: a family's module, or one on its way to `fused` |
-//! | `fused` | attention is one op: no `attn_bias`, `attn_mix`, `attn_scores`, `kv_read`, `mask`, `softmax` |
+//! | `fused` | attention is one op: no `alibi`, `attn_bias`, `attn_mix`, `attn_scores`, `kv_read`, `mask`, `softmax` |
 //! | `planned` | that, and: kernels in every function, a schedule for every attention, the arena's size (places and packs: V15, V17) |
 //!
 //! A stage is what has been reached: passes work towards the next one, so that a module at stage
@@ -18,7 +18,8 @@ use crate::{
 /// Whether the op is a part of decomposed attention.
 pub fn is_decomposed_attention(op: &Op) -> bool {
     match op {
-        Op::AttnBias(_)
+        Op::Alibi(_)
+        | Op::AttnBias(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::KvRead(_)

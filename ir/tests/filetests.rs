@@ -65,6 +65,7 @@ fn step_input(text: &str) -> StepInput {
             "pos" => pos = Some(numbers(value)),
             "types" => step.types = Some(numbers(value)),
             "rows" => step.rows = numbers(value),
+            "lengths" => step.lengths = Some(numbers(value)),
             "seqs" => {
                 for (id, s) in value.split_whitespace().enumerate() {
                     let (past, new) = s.split_once('+').expect("past+new");

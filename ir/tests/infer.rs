@@ -283,6 +283,7 @@ fn wrong_inputs_are_refused() {
         pos: (0..ids.len() as i32).collect(),
         types: None,
         seqs: seqs.to_vec(),
+        lengths: None,
         rows: rows.to_vec(),
     };
     let cases = [

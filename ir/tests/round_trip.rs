@@ -56,7 +56,10 @@ fn mask() -> impl Strategy<Value = Mask> {
     let leaf = prop_oneof![
         Just(Mask::Causal),
         Just(Mask::Bidirectional),
-        any::<u32>().prop_map(Mask::Window)
+        any::<u32>().prop_map(Mask::Window),
+        any::<u32>().prop_map(Mask::Band),
+        (any::<u32>(), any::<u32>()).prop_map(|(every, block)| Mask::Stride { every, block }),
+        (any::<u32>(), any::<u32>()).prop_map(|(span, last)| Mask::Fixed { span, last }),
     ];
     leaf.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
@@ -78,6 +81,18 @@ fn scaling() -> impl Strategy<Value = RopeScaling> {
     prop_oneof![
         Just(RopeScaling::Default),
         f().prop_map(|factor| RopeScaling::Linear { factor }),
+        (f(), any::<u32>()).prop_map(|(factor, original_context)| RopeScaling::Dynamic {
+            factor,
+            original_context,
+        }),
+        (vec(f(), 0..4), vec(f(), 0..4), any::<u32>(), f()).prop_map(
+            |(short, long, original_context, attention_factor)| RopeScaling::LongRope {
+                short,
+                long,
+                original_context,
+                attention_factor,
+            }
+        ),
         (f(), f(), f(), any::<u32>()).prop_map(
             |(factor, low_freq_factor, high_freq_factor, original_context)| {
                 RopeScaling::Llama3 {
@@ -111,6 +126,10 @@ fn bias() -> impl Strategy<Value = RelativeBias> {
             bidirectional,
         }
     })
+}
+
+fn alibi() -> impl Strategy<Value = Alibi> {
+    (0.5f32..32.0).prop_map(|max_bias| Alibi { max_bias })
 }
 
 fn norm() -> impl Strategy<Value = Norm> {
@@ -147,15 +166,17 @@ fn attention() -> impl Strategy<Value = Attention> {
         float(),
         option::of(float()),
         option::of(bias()),
+        option::of(alibi()),
         any::<bool>(),
         option::of(flash),
     )
         .prop_map(
-            |(kv_group, mask, scale, softcap, bias, sinks, schedule)| Attention {
+            |(kv_group, mask, scale, softcap, bias, alibi, sinks, schedule)| Attention {
                 kv_group,
                 mask,
                 scale,
                 softcap,
+                alibi: alibi.filter(|_| bias.is_none()),
                 bias,
                 sinks,
                 schedule,
@@ -183,6 +204,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => select(plain),
         1 => act().prop_map(|kind| Activation { kind }.into()),
+        1 => alibi().prop_map(Op::from),
         2 => attention().prop_map(Op::from),
         1 => bias().prop_map(|bias| AttnBias { bias }.into()),
         1 => float().prop_map(|scale| AttnScores { scale }.into()),

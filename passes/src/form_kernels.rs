@@ -62,7 +62,8 @@ pub fn shape(op: &Op) -> Shape {
         | Op::Scale(_)
         | Op::Softcap(_) => Shape::Rows,
         Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Shape::View,
-        Op::AttnBias(_)
+        Op::Alibi(_)
+        | Op::AttnBias(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::KvRead(_)

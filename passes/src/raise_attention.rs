@@ -8,7 +8,7 @@
 //! %o = attn_mix %p, %vv, %step
 //! ```
 //!
-//! The softmax's `sinks` go along. `attn_bias`, then `softcap`, may stand between scores and mask, in the order that the op has. Keys and
+//! The softmax's `sinks` go along. `attn_bias` or `alibi`, then `softcap`, may stand between scores and mask, in the order that the op has. Keys and
 //! values must be of one `kv_read`, or both tensors of this step. A step in between with other users,
 //! or another order of ops, leaves the pattern alone, with a remark.
 
@@ -100,7 +100,12 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
         gone.push(at);
         (at, inst) = step(func, value(inst.operands.first())?)?;
     }
-    if let Op::AttnBias(b) = &inst.op {
+    let mut alibi = None;
+    if let Op::Alibi(a) = &inst.op {
+        alibi = Some(*a);
+        gone.push(at);
+        (at, inst) = step(func, value(inst.operands.first())?)?;
+    } else if let Op::AttnBias(b) = &inst.op {
         bias = Some(b.bias);
         table = match inst.operands.get(1) {
             Some(Operand::Weight(w)) => Some(*w),
@@ -122,6 +127,7 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
         scale: scores.scale,
         softcap,
         bias,
+        alibi,
         sinks: sinks.is_some(),
         schedule: None,
     };

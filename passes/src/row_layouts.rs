@@ -218,7 +218,8 @@ impl<'m> Analysis<'m> {
                     }
                 }
             }
-            Op::AttnBias(_)
+            Op::Alibi(_)
+            | Op::AttnBias(_)
             | Op::AttnMix(_)
             | Op::AttnScores(_)
             | Op::Experts(_)

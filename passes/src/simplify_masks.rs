@@ -1,18 +1,21 @@
-//! `simplify-masks`: every mask in canonical form, which is one range of keys around the query.
+//! `simplify-masks`: every mask in canonical form: one range of keys around the query where it is
+//! that, else as few ranges and patterns as there are.
 //!
 //! ```text
 //! mask = causal & (window(4096) & bidirectional)   →   mask = causal & window(4096)
 //! mask = causal & window(8192), T ≤ 4096           →   mask = causal
 //! mask = causal | (causal & window(4))             →   mask = causal
+//! mask = causal & (band(9) | band(5) | stride(4))  →   mask = causal & (band(9) | stride(4))
 //! ```
 //!
-//! Attention visits exactly the keys of the range, so a block outside of it costs nothing. A mask that
-//! is not one range stays, with a remark; one that shows no key at all is refused: the model's
-//! configuration cannot mean it.
+//! Attention visits exactly the blocks of keys that hold a visible one: those of the range, and of
+//! patterns those that the mask shows to one of the queries taken together. So what the mask hides
+//! costs nothing. A mask that shows no key at all is refused: the model's configuration cannot mean
+//! it.
 
 use llmc_ir::{Mask, Module, Op, mask::KeyRange};
 
-use crate::{Pass, PassError, Remarks, Stats, edit};
+use crate::{Pass, PassError, Remarks, Stats};
 
 /// Brings masks into canonical form.
 pub struct SimplifyMasks;
@@ -22,7 +25,7 @@ impl Pass for SimplifyMasks {
         "simplify-masks"
     }
 
-    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Stats, PassError> {
+    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Stats, PassError> {
         let mut rewrites = 0;
         let keys = module.dims.t;
         for func in &mut module.funcs {
@@ -33,24 +36,16 @@ impl Pass for SimplifyMasks {
                     Op::MaskScores(m) => &mut m.mask,
                     _ => continue,
                 };
-                if bounds(mask).is_some_and(Bounds::is_empty) {
+                if shows_nothing(mask) {
                     return Err(PassError::refused(
                         &func.name,
                         format!("the mask `{mask}` shows no key to any query"),
                     ));
                 }
-                match canonical(mask, keys) {
-                    Some(simple) if simple != *mask => {
-                        *mask = simple;
-                        rewrites += 1;
-                    }
-                    Some(_) => {}
-                    None => {
-                        let why = format!("the mask `{mask}` is not one range of keys");
-                        let at = inst.results.first().copied();
-                        let at = at.map_or(String::new(), |v| edit::name(func, v).to_string());
-                        remarks.missed(&func.name, &at, why);
-                    }
+                let simple = canonical(mask, keys);
+                if simple != *mask {
+                    *mask = simple;
+                    rewrites += 1;
                 }
             }
         }
@@ -58,14 +53,81 @@ impl Pass for SimplifyMasks {
     }
 }
 
-/// The canonical form for sequences of at most `keys`; None where the mask is not one range.
-fn canonical(mask: &Mask, keys: u32) -> Option<Mask> {
+/// Whether no query sees a key.
+fn shows_nothing(mask: &Mask) -> bool {
+    match mask {
+        Mask::And(masks) if masks.iter().any(shows_nothing) => true,
+        Mask::Or(masks) => masks.iter().all(shows_nothing),
+        Mask::And(masks) => {
+            let ranges: Vec<Mask> = masks.iter().filter(|m| bounds(m).is_some()).cloned().collect();
+            bounds(&Mask::And(ranges)).is_some_and(Bounds::is_empty)
+        }
+        _ => bounds(mask).is_some_and(Bounds::is_empty),
+    }
+}
+
+/// The canonical form for sequences of at most `keys`.
+fn canonical(mask: &Mask, keys: u32) -> Mask {
+    if let Some(range) = one_range(mask, keys) {
+        return range;
+    }
+    let (masks, all) = match mask {
+        Mask::And(masks) => (masks, true),
+        Mask::Or(masks) => (masks, false),
+        Mask::Stride { every: 1, .. } => return Mask::Bidirectional,
+        Mask::Fixed { span, last } if *span >= keys || last == span => return Mask::Bidirectional,
+        _ => return mask.clone(),
+    };
+    let join = |masks| match all {
+        true => Mask::And(masks),
+        false => Mask::Or(masks),
+    };
+    let mut parts: Vec<Mask> = Vec::new();
+    for part in masks.iter().filter(|m| all || !shows_nothing(m)) {
+        let inner = match (canonical(part, keys), all) {
+            (Mask::And(inner), true) | (Mask::Or(inner), false) => inner,
+            (other, _) => vec![other],
+        };
+        for part in inner {
+            // What one range can be with another one, it is.
+            let joined = parts.iter().position(|p| one_range(&join(vec![p.clone(), part.clone()]), keys).is_some());
+            match joined {
+                Some(at) => {
+                    let both = join(vec![parts[at].clone(), part]);
+                    parts[at] = one_range(&both, keys).unwrap_or(both);
+                }
+                None if !parts.contains(&part) => parts.push(part),
+                None => {}
+            }
+        }
+    }
+    match (all, parts.iter().position(|p| *p == Mask::Bidirectional)) {
+        (true, Some(at)) if parts.len() > 1 => {
+            parts.remove(at);
+        }
+        (false, Some(_)) => return Mask::Bidirectional,
+        _ => {}
+    }
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let flat = parts.into_iter().flat_map(|part| match (part, all) {
+        (Mask::And(inner), true) | (Mask::Or(inner), false) => inner,
+        (other, _) => vec![other],
+    });
+    join(flat.collect())
+}
+
+/// The mask as one range, in canonical form.
+fn one_range(mask: &Mask, keys: u32) -> Option<Mask> {
     let range = match mask.range() {
         Some(range) => range,
         None => bounds(mask)?.range()?,
     };
-    let behind = range.behind.filter(|&b| b < keys.saturating_sub(1));
-    let range = KeyRange { behind, ..range };
+    let reaches = |reach: &u32| *reach < keys.saturating_sub(1);
+    let behind = range.behind.filter(reaches);
+    let ahead = range.ahead.filter(|&a| a == 0 || reaches(&a));
+    let range = KeyRange { behind, ahead };
     range.to_mask()
 }
 
@@ -119,6 +181,11 @@ fn bounds(mask: &Mask) -> Option<Bounds> {
             low: Some(1 - i64::from(*w)),
             high: None,
         }),
+        Mask::Band(w) => Some(Bounds {
+            low: Some(1 - i64::from(*w)),
+            high: Some(i64::from(*w) - 1),
+        }),
+        Mask::Stride { .. } | Mask::Fixed { .. } => None,
         Mask::And(masks) => masks.iter().try_fold(Bounds::ALL, |a, m| {
             let b = bounds(m)?;
             Some(Bounds {
@@ -145,12 +212,9 @@ fn bounds(mask: &Mask) -> Option<Bounds> {
 mod tests {
     use super::*;
 
-    fn check(mask: Mask, keys: u32, expected: Option<&str>) {
-        let found = canonical(&mask, keys).map(|m| m.to_string());
-        assert_eq!(found.as_deref(), expected, "{mask}");
-        let Some(simple) = canonical(&mask, keys) else {
-            return;
-        };
+    fn check(mask: Mask, keys: u32, expected: &str) {
+        let simple = canonical(&mask, keys);
+        assert_eq!(simple.to_string(), expected, "{mask}");
         let keys = i64::from(keys.min(40));
         for (i, j) in (0..keys).flat_map(|i| (0..keys).map(move |j| (i, j))) {
             assert_eq!(
@@ -164,43 +228,71 @@ mod tests {
     #[test]
     fn finds_the_canonical_form() {
         use Mask::*;
-        check(Causal, 64, Some("causal"));
-        check(And(vec![]), 64, Some("bidirectional"));
-        check(And(vec![Window(4), Bidirectional]), 64, Some("window(4)"));
+        check(Causal, 64, "causal");
+        check(And(vec![]), 64, "bidirectional");
+        check(And(vec![Window(4), Bidirectional]), 64, "window(4)");
         let nested = And(vec![Window(9), And(vec![Causal, Window(4)])]);
-        check(nested, 64, Some("causal & window(4)"));
+        check(nested, 64, "causal & window(4)");
         check(
             Or(vec![Causal, And(vec![Causal, Window(4)])]),
             64,
-            Some("causal"),
+            "causal",
         );
-        check(Or(vec![Causal, Window(4)]), 64, Some("bidirectional"));
+        check(Or(vec![Causal, Window(4)]), 64, "bidirectional");
         check(
             Or(vec![Mask::causal(Some(4)), Window(2)]),
             64,
-            Some("window(4)"),
+            "window(4)",
         );
         check(
             Or(vec![And(vec![Causal, Window(0)]), Causal]),
             64,
-            Some("causal"),
+            "causal",
         );
-        check(Window(0), 64, None);
+        check(Window(0), 64, "window(0)");
     }
 
     #[test]
     fn drops_windows_that_hide_nothing() {
-        check(Mask::causal(Some(40)), 40, Some("causal"));
-        check(Mask::causal(Some(39)), 40, Some("causal & window(39)"));
-        check(Mask::Window(99), 40, Some("bidirectional"));
+        check(Mask::causal(Some(40)), 40, "causal");
+        check(Mask::causal(Some(39)), 40, "causal & window(39)");
+        check(Mask::Window(99), 40, "bidirectional");
+    }
+
+    #[test]
+    fn keeps_what_patterns_there_are() {
+        use Mask::*;
+        let stride = || Stride { every: 4, block: 1 };
+        let fixed = || Fixed { span: 8, last: 2 };
+        let causal = |m| And(vec![Causal, m]);
+        check(causal(stride()), 40, "causal & stride(4)");
+        check(
+            causal(Or(vec![Band(9), And(vec![Band(5), Bidirectional]), stride()])),
+            40,
+            "causal & (band(9) | stride(4))",
+        );
+        check(
+            And(vec![Window(12), And(vec![fixed(), Causal]), fixed()]),
+            40,
+            "causal & window(12) & fixed(8, 2)",
+        );
+        check(causal(Or(vec![stride(), Bidirectional])), 40, "causal");
+        check(causal(Fixed { span: 64, last: 1 }), 40, "causal");
+        check(causal(Stride { every: 1, block: 3 }), 40, "causal");
+        check(Or(vec![And(vec![Causal, Window(0)]), stride()]), 40, "stride(4)");
+        check(Band(50), 40, "bidirectional");
+        check(And(vec![Causal, Band(7)]), 40, "causal & window(7)");
     }
 
     #[test]
     fn knows_masks_that_show_nothing() {
-        let empty = |m: Mask| bounds(&m).is_some_and(Bounds::is_empty);
+        let empty = |m: Mask| shows_nothing(&m);
         assert!(empty(Mask::causal(Some(0))));
         assert!(empty(Mask::Or(vec![])));
         assert!(!empty(Mask::Window(0)));
         assert!(!empty(Mask::causal(Some(1))));
+        let stride = Mask::Stride { every: 4, block: 1 };
+        assert!(empty(Mask::And(vec![stride.clone(), Mask::causal(Some(0))])));
+        assert!(!empty(Mask::Or(vec![stride, Mask::causal(Some(0))])));
     }
 }

@@ -236,6 +236,7 @@ fn overwritable(inst: &Inst) -> Vec<ValueId> {
         // The layers work in the memory of the value that they carry.
         Op::Repeat(_) => value(0),
         Op::Attention(_)
+        | Op::Alibi(_)
         | Op::AttnBias(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)

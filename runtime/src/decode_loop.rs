@@ -131,6 +131,11 @@ pub fn continue_text(
         .ok_or_else(|| Error::Unsupported("this model gives no logits".into()))?;
     let context = engine.manifest().limits.max_context as usize;
     let vocab = engine.manifest().outputs[logits].width as usize;
+    // The base of a grown rope is the whole prompt's.
+    let growth = engine.manifest().rope_growth;
+    if growth.is_some_and(|g| request.prompt.len() > g as usize) {
+        engine.truncate(seq, 0);
+    }
     let past = engine.len(seq);
     let Some(fresh) = request.prompt.get(past..).filter(|f| !f.is_empty()) else {
         return Err(Error::Input("the prompt is empty".into()));

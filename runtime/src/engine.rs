@@ -100,9 +100,10 @@ pub struct Engine<'m> {
     taps: Option<Region>,
     kv: KvCache,
     outputs: Vec<Place>,
-    /// Longrope models only: the tokens of each sequence, and which factors its cache is for.
+    /// Longrope models only: the tokens of each sequence.
     history: Vec<Vec<i32>>,
-    is_long: Vec<bool>,
+    /// Models whose rope goes by lengths: that of each sequence, which its cache is for.
+    rope_length: Vec<usize>,
     /// The threads' greedy choices `[threads][max_rows]`; empty unless asked for.
     best: Vec<Best>,
     recorder: Option<Recorder>,
@@ -115,7 +116,7 @@ pub struct Engine<'m> {
     q_start: Vec<i32>,
     kv_len: Vec<i32>,
     rows: Vec<i32>,
-    long: Vec<i32>,
+    lengths: Vec<i32>,
 }
 
 impl<'m> Engine<'m> {
@@ -161,11 +162,8 @@ impl<'m> Engine<'m> {
         };
         let tokens = l.max_tokens as usize;
         let seqs = l.max_seqs as usize;
-        let open = if m.rope_switch.is_some() {
-            options.plan.sequences
-        } else {
-            0
-        };
+        let open = |has: bool| if has { options.plan.sequences } else { 0 };
+        let goes_by_length = m.rope_switch.is_some() || m.rope_growth.is_some();
         Ok(Engine {
             model,
             pool: Pool::new(options.threads)?,
@@ -175,10 +173,10 @@ impl<'m> Engine<'m> {
             taps,
             kv: KvCache::new(&m.kv, &l, options.plan)?,
             outputs,
-            history: (0..open)
+            history: (0..open(m.rope_switch.is_some()))
                 .map(|_| Vec::with_capacity(options.plan.tokens))
                 .collect(),
-            is_long: vec![false; open],
+            rope_length: vec![0; open(goes_by_length)],
             best: Vec::new(),
             recorder: None,
             spans: Vec::with_capacity(seqs),
@@ -189,7 +187,7 @@ impl<'m> Engine<'m> {
             q_start: Vec::with_capacity(seqs + 1),
             kv_len: Vec::with_capacity(seqs),
             rows: Vec::with_capacity(l.max_rows as usize),
-            long: Vec::with_capacity(seqs),
+            lengths: Vec::with_capacity(seqs),
         })
     }
 
@@ -224,9 +222,12 @@ impl<'m> Engine<'m> {
     /// Opens a sequence that shares the cache of another.
     pub fn fork(&mut self, seq: SeqId) -> Result<SeqId> {
         let fork = self.kv.fork(seq)?;
+        let (from, to) = (seq.0 as usize, fork.0 as usize);
         if !self.history.is_empty() {
-            self.history[fork.0 as usize] = self.history[seq.0 as usize].clone();
-            self.is_long[fork.0 as usize] = self.is_long[seq.0 as usize];
+            self.history[to] = self.history[from].clone();
+        }
+        if !self.rope_length.is_empty() {
+            self.rope_length[to] = self.rope_length[from];
         }
         Ok(fork)
     }
@@ -321,19 +322,25 @@ impl<'m> Engine<'m> {
         Ok(())
     }
 
-    /// Longrope: one set of factors for all positions, so a sequence that crosses the switch is
-    /// computed again.
+    /// The length that a sequence's rope goes by. Dynamic NTK: that of the first run. Longrope: one set
+    /// of factors for all positions, so a sequence that crosses the switch is computed again.
     fn choose_factors(&mut self, work: &Work<'_>) -> Result<()> {
-        let (Some(switch), Some(seq)) = (self.model.manifest.rope_switch, work.seq) else {
+        let Some(seq) = work.seq.filter(|_| !self.rope_length.is_empty()) else {
             return Ok(());
         };
         let index = seq.0 as usize;
-        let long = self.kv.len(seq) + work.ids.len() > switch as usize;
-        if self.is_long[index] == long || self.kv.is_empty(seq) {
-            self.is_long[index] = long;
+        let length = self.kv.len(seq) + work.ids.len();
+        if self.kv.is_empty(seq) {
+            self.rope_length[index] = length;
             return Ok(());
         }
-        self.is_long[index] = long;
+        let Some(switch) = self.model.manifest.rope_switch else {
+            return Ok(());
+        };
+        let before = std::mem::replace(&mut self.rope_length[index], length);
+        if (before > switch as usize) == (length > switch as usize) {
+            return Ok(());
+        }
         let past = std::mem::take(&mut self.history[index]);
         self.history[index].reserve(past.capacity());
         self.kv.truncate(seq, 0);
@@ -461,12 +468,11 @@ impl<'m> Engine<'m> {
             &mut self.q_start,
             &mut self.kv_len,
             &mut self.rows,
-            &mut self.long,
+            &mut self.lengths,
         ] {
             list.clear();
         }
         self.kv.begin_step();
-        let switch = self.model.manifest.rope_switch;
         for (index, span) in self.spans.iter().enumerate() {
             let work = &works[span.work];
             let past = work.seq.map_or(0, |s| self.kv.len(s));
@@ -486,11 +492,9 @@ impl<'m> Engine<'m> {
             self.seq.extend(std::iter::repeat_n(index as i32, span.len));
             let row = span.token + span.row_first - span.first;
             self.rows.extend((row..row + span.rows).map(|i| i as i32));
-            let long = match work.seq {
-                Some(seq) => self.is_long.get(seq.0 as usize).copied().unwrap_or(false),
-                None => switch.is_some_and(|s| span.len > s as usize),
-            };
-            self.long.push(i32::from(long));
+            let length = work.seq.and_then(|s| self.rope_length.get(s.0 as usize));
+            let length = length.copied().unwrap_or(past + span.len);
+            self.lengths.push(length as i32);
         }
         self.q_start.push(self.ids.len() as i32);
         Ok(())
@@ -508,7 +512,7 @@ impl<'m> Engine<'m> {
             q_start: self.q_start.as_ptr(),
             kv_len: self.kv_len.as_ptr(),
             rows: self.rows.as_ptr(),
-            long: self.long.as_ptr(),
+            rope_length: self.lengths.as_ptr(),
         };
         let (mark, mark_state) = match &mut self.recorder {
             Some(recorder) => recorder.start(),

@@ -120,7 +120,17 @@ pub fn root() -> PathBuf {
 
 /// The model cases whose names start with one of `prefixes`, in order.
 pub fn cases(prefixes: &[&str]) -> Vec<Case> {
-    let mut names: Vec<String> = std::fs::read_dir(root().join("models"))
+    cases_in(&root().join("models"), prefixes)
+}
+
+/// Those of `tests/own_golden`, which its `make.py` made.
+pub fn own_cases(prefixes: &[&str]) -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("own_golden");
+    cases_in(&folder, prefixes)
+}
+
+fn cases_in(folder: &Path, prefixes: &[&str]) -> Vec<Case> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .filter(|n| prefixes.iter().any(|p| n.starts_with(p)))
@@ -129,7 +139,7 @@ pub fn cases(prefixes: &[&str]) -> Vec<Case> {
     names
         .into_iter()
         .map(|name| {
-            let dir = root().join("models").join(&name);
+            let dir = folder.join(&name);
             let tensors = read(&dir.join("golden.safetensors"));
             let info = serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap());
             Case {
@@ -163,6 +173,18 @@ impl Case {
         self.tensors
             .iter()
             .filter_map(move |(n, t)| Some((n.strip_prefix(&prefix)?, t)))
+    }
+
+    /// Whether there is something to compare in a scenario.
+    pub fn has(&self, scenario: &str) -> bool {
+        self.outputs(scenario).next().is_some()
+    }
+
+    /// transformers goes by the longest row of a batch, a compiled model by each row: what a longrope's
+    /// padded rows generate is not compared.
+    pub fn is_padded_longrope(&self, scenario: &str) -> bool {
+        let longrope = self.info["options"]["longrope"].as_bool().unwrap_or(false);
+        longrope && matches!(scenario, "batch" | "eos_test")
     }
 
     /// A scalar input: `pad_token_id`, `eos_test.eos_token_id`.

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
+use llmc_ir::stage;
+use llmc_passes::{Manager, Precision, TileFacts, pipeline};
 use llmc_tests::{
     binaries::{llmc, ok, run},
     golden, model_copy,
@@ -80,7 +83,20 @@ fn a_sentence_transformer() {
 fn well_known_configurations() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs");
     for (name, family, parameters) in [
-        ("llama2-7b", "llama", 6_738_415_616u64),
+        ("bloom-560m", "bloom", 559_214_592u64),
+        ("falcon-7b", "falcon", 6_921_720_704),
+        ("gemma2-2b", "gemma2", 2_614_341_888),
+        ("gpt1", "openai-gpt", 116_534_784),
+        ("gpt2", "gpt2", 124_439_808),
+        ("gpt2-xl", "gpt2", 1_557_611_200),
+        ("gpt3-6.7b-shape", "gpt3", 6_658_404_352),
+        ("opt-1.3b", "opt", 1_315_758_080),
+        ("phi3-mini-4k", "phi3", 3_821_079_552),
+        ("phi3-mini-128k", "phi3", 3_821_079_552),
+        ("qwen3-8b", "qwen3", 8_190_735_360),
+        ("stablelm-3b", "stablelm", 2_795_443_200),
+        ("llama2-7b", "llama", 6_738_415_616),
+        ("llama2-70b", "llama", 68_976_648_192),
         ("llama3-8b", "llama", 8_030_261_248),
         ("mistral-7b", "mistral", 7_241_732_096),
         ("mixtral-8x7b", "mixtral", 46_702_792_704),
@@ -96,6 +112,29 @@ fn well_known_configurations() {
         assert_eq!(facts["parameters"], parameters, "{name}");
         assert_eq!(facts["weights_found"], false, "{name}");
     }
+}
+
+/// Every configuration builds a module that verifies, as the family writes it and as it is planned.
+#[test]
+fn all_configurations_build() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let input = Input::resolve(path.to_str().unwrap()).unwrap();
+        let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
+        let options = BuildOptions { random_weights: Some(1), ..BuildOptions::default() };
+        let model = Model::build(&dir, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut module = model.module;
+        let fresh = stage::fresh(&module);
+        assert!(fresh.is_empty(), "{}: {}", path.display(), fresh[0]);
+        let passes = pipeline::all_in(Precision::default(), TileFacts::default());
+        Manager::new()
+            .run(&passes, &mut module)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        count += 1;
+    }
+    assert!(count >= 20, "{count} configurations");
 }
 
 #[test]

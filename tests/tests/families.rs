@@ -19,7 +19,9 @@ fn layers(module: &Module) -> String {
 }
 
 fn snapshot(case: &str) {
-    let dir = golden::root().join("models").join(case);
+    let golden = golden::root().join("models").join(case);
+    let own = golden::root().join("../own_golden").join(case);
+    let dir = if golden.exists() { golden } else { own };
     let input = Input::resolve(dir.to_str().unwrap()).unwrap();
     let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
     let mut module = Model::build(&dir, &BuildOptions::default()).unwrap().module;
@@ -42,6 +44,11 @@ fn bert() {
 }
 
 #[test]
+fn bloom() {
+    snapshot("bloom_heads6");
+}
+
+#[test]
 fn falcon() {
     snapshot("falcon_new_arch");
 }
@@ -59,6 +66,11 @@ fn gemma3() {
 #[test]
 fn gpt_oss() {
     snapshot("gpt_oss");
+}
+
+#[test]
+fn gpt3() {
+    snapshot("gpt3_sparse");
 }
 
 #[test]
@@ -99,6 +111,16 @@ fn opt_behind() {
 #[test]
 fn phi3() {
     snapshot("phi3_partial_gqa");
+}
+
+#[test]
+fn phi3_longrope() {
+    snapshot("phi3_longrope");
+}
+
+#[test]
+fn stablelm() {
+    snapshot("stablelm_parallel");
 }
 
 #[test]

@@ -4,25 +4,12 @@
 //!
 //! Each case is a config with random weights; both sides make the same ones from the seed.
 
-use std::path::Path;
-
-use llmc::{CompileOptions, Observer, compile};
 use llmc_codegen::targets::x86_64;
-use llmc_ir::eval::{
-    Evaluator,
-    batch::Batch,
-    infer::{InferOptions, infer},
-};
-use llmc_passes::{Activations, Kv, Manager, Precision, Quant, pipeline};
-use llmc_tests::{
-    binaries,
-    golden::{self, Tensor, Tensors},
-};
+use llmc_passes::{Activations, Kv, Precision, Quant};
+use llmc_tests::differential::{Compared, F32};
 use serde_json::{Value, json};
 
-/// How far an executable's f32 may be from the evaluator, relative to the largest value of a row.
-const F32: f32 = 2e-5;
-/// The same where keys and values are rounded, by both, to 16 bits: what lies between two numbers of
+/// How far an executable may be from the evaluator where keys and values are rounded, by both, to 16 bits: what lies between two numbers of
 /// the cache may go either way.
 const F16: f32 = 5e-3;
 const BF16: f32 = 4e-2;
@@ -218,91 +205,20 @@ fn prompt(len: usize) -> Vec<i64> {
 }
 
 fn run(case: &Case, level: &str) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("config.json");
-    std::fs::write(&config, case.config.to_string()).unwrap();
-    let exe = dir.path().join("model");
     let (quant, activations) = case.quant;
     let precision = Precision {
         quant,
         activations,
         kv: case.kv,
     };
-    let options = CompileOptions {
-        input: config.to_str().unwrap().into(),
-        output: Some(exe.clone()),
-        random_weights: Some(7),
+    let compared = Compared {
+        name: case.name,
+        config: &case.config,
         precision,
-        ..CompileOptions::default()
+        tolerance: case.tolerance,
+        level,
     };
-    let observer: &mut dyn Observer = &mut ();
-    compile(&options, observer).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-
-    let ids = prompt(case.prompt);
-    let (_, mut model) = llmc::compile::read(&options).unwrap();
-    if let Some(dtype) = case.kv.dtype() {
-        model.module.states.iter_mut().for_each(|s| s.dtype = dtype);
-    }
-    if quant != Quant::None {
-        let passes = pipeline::fused_in(precision);
-        Manager::new().run(&passes, &mut model.module).unwrap();
-    }
-    let mut evaluator = Evaluator::new(&model.module, &model.weights).unwrap();
-    let narrow: Vec<i32> = ids.iter().map(|&i| i as i32).collect();
-    let options = InferOptions {
-        hidden_states: true,
-        ..InferOptions::default()
-    };
-    let expected = infer(&mut evaluator, &Batch::single(&narrow), &options).unwrap();
-
-    let inputs = Tensors::from([(
-        "input_ids".to_string(),
-        Tensor::i64(&[1, ids.len()], ids.clone()),
-    )]);
-    let found = execute(&exe, &inputs, level);
-    let mut problems = Vec::new();
-    for (name, want) in &expected.tensors {
-        let Some(got) = found.get(name) else {
-            problems.push(format!("{} {level}: {name} is missing", case.name));
-            continue;
-        };
-        let width = *want.dims.last().unwrap();
-        for (row, (w, g)) in want
-            .data
-            .chunks(width)
-            .zip(got.floats().chunks(width))
-            .enumerate()
-        {
-            let largest = w.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
-            let off = w
-                .iter()
-                .zip(g)
-                .map(|(w, g)| (w - g).abs())
-                .fold(0f32, |m, x| if x > m || x.is_nan() { x } else { m });
-            if off.is_nan() || off > case.tolerance * largest {
-                problems.push(format!(
-                    "{} {level}: {name} row {row} is off by {off}, of {largest}",
-                    case.name
-                ));
-                break;
-            }
-        }
-    }
-    problems
-}
-
-fn execute(exe: &Path, inputs: &Tensors, level: &str) -> Tensors {
-    let dir = exe.parent().unwrap();
-    let (input, output) = (dir.join("in.st"), dir.join("out.st"));
-    golden::write(&input, inputs);
-    let args = [
-        "infer",
-        input.to_str().unwrap(),
-        output.to_str().unwrap(),
-        "--hidden-states",
-    ];
-    binaries::ok(exe, &[&["--level", level], &args[..]].concat());
-    golden::read(&output)
+    compared.run(&[prompt(case.prompt)])
 }
 
 fn sweep(level: &str) {

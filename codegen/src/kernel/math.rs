@@ -14,6 +14,8 @@ const EXP: [f64; 5] = [
     8.363173075e-03,
     1.392617612e-03,
 ];
+/// `2 (atanh s - s) / s³` in `s²` on `|s| ≤ 3 - 2√2`: its series, which ends well before f32 does.
+const ATANH: [f64; 4] = [2.0 / 3.0, 2.0 / 5.0, 2.0 / 7.0, 2.0 / 9.0];
 /// `(sin r - r) / r³` in `r²` on `|r| ≤ π/4`.
 const SIN: [f64; 4] = [
     -1.666666666e-01,
@@ -102,6 +104,35 @@ impl KernelBuilder<'_> {
         let power = self.shl(power, 23);
         let power = self.bitcast(power, Elem::F32);
         self.mul(p, power)
+    }
+
+    /// The natural logarithm of a normal, positive number.
+    pub fn ln(&mut self, x: Value) -> Value {
+        // x = 2^n · m with √½ ≤ m < √2, by the bits of √½.
+        const ROOT: f64 = 0x3f35_04f3_u32 as f64;
+        let bits = self.bitcast(x, Elem::I32);
+        let root = self.constant(bits.ty, ROOT);
+        let above = self.sub(bits, root);
+        let n = self.shr_signed(above, 23);
+        let whole = self.shl(n, 23);
+        let m = self.sub(bits, whole);
+        let m = self.bitcast(m, Elem::F32);
+        // ln m = 2 atanh s with s = (m - 1) / (m + 1).
+        let one = self.like(x, 1.0);
+        let (below, above) = (self.sub(m, one), self.add(m, one));
+        let s = self.div(below, above);
+        let square = self.mul(s, s);
+        let p = self.polynomial(square, &ATANH);
+        let cube = self.mul(square, s);
+        let twice = self.add(s, s);
+        let small = self.fma(p, cube, twice);
+        let n = self.to_float(n, Elem::F32);
+        let (upper, lower) = (
+            self.like(x, 0.693145751953125),
+            self.like(x, 1.428_606_820_309_417_2e-6),
+        );
+        let small = self.fma(n, lower, small);
+        self.fma(n, upper, small)
     }
 
     /// `1 / (1 + e^-x)`.

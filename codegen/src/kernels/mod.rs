@@ -49,7 +49,7 @@ mod unpack;
 
 pub use activation::Activation;
 pub use arg_max::ArgMax;
-pub use attend::{Attend, Mask, RelativeBias};
+pub use attend::{Attend, Bias, Mask, RelativeBias};
 pub use block_gather::BlockGather;
 pub use block_linear::{BlockLinear, Input};
 pub use combine::Combine;
@@ -67,7 +67,7 @@ pub use pool::{Pool, PoolKind};
 pub use position_ids::PositionIds;
 pub use quantize::{Quantize, Rows};
 pub use rope::Rope;
-pub use rope_angles::RopeAngles;
+pub use rope_angles::{Lengths, RopeAngles};
 pub use route::Route;
 pub use select_rows::SelectRows;
 pub use tile::{TILE_ROWS, Tile};

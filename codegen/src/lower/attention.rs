@@ -7,7 +7,7 @@ use llmc_ir::{DType, Inst, Op, Operand, Place, StateId, ops, quant::Format};
 
 use super::{Lower, LowerError, kv_class, weight_arg};
 use crate::{
-    kernels::{self, KvElem, KvLayout, Mask},
+    kernels::{self, Bias, KvElem, KvLayout, Mask},
     pack::Form,
     step::{Arg, BatchField, Extent, Kernel},
 };
@@ -72,19 +72,19 @@ impl<'a> Lower<'a> {
                 (class, DType::F32, 3)
             }
         };
-        let range = op
-            .mask
-            .range()
-            .ok_or_else(|| self.error("the mask is no range of keys"))?;
-        let mask = match (range.ahead, range.behind) {
-            (Some(0), behind) => Mask::Causal {
-                window: behind.map(|b| i64::from(b) + 1),
-            },
-            (None, None) => Mask::Bidirectional,
-            _ => return Err(self.error(format!("the mask {}", op.mask))),
+        op.mask.check().map_err(|e| self.error(e))?;
+        let hull = op.mask.hull();
+        let (mask, whole) = match (hull.ahead, hull.behind) {
+            (Some(0), behind) => {
+                let window = behind.map(|b| i64::from(b) + 1);
+                (Mask::Causal { window }, op.mask.range() == Some(hull))
+            }
+            (None, None) => (Mask::Bidirectional, op.mask.range() == Some(hull)),
+            _ => (Mask::Bidirectional, false),
         };
+        let pattern = (!whole).then(|| op.mask.clone());
         // The kernel caps scores before it adds the bias; the op adds the bias first.
-        if op.softcap.is_some() && op.bias.is_some() {
+        if op.softcap.is_some() && (op.bias.is_some() || op.alibi.is_some()) {
             return Err(self.error("a bias under a softcap"));
         }
         let bias = match op.bias {
@@ -95,7 +95,16 @@ impl<'a> Lower<'a> {
                 let Form::Relative { origin, stride, .. } = &table.form else {
                     return Err(self.error("the bias is not packed by relative position"));
                 };
-                Some((weight_arg(table), i64::from(*origin), i64::from(*stride)))
+                let (zero, stride) = (i64::from(*origin), i64::from(*stride));
+                let kind = Bias::Relative(kernels::RelativeBias { stride, zero });
+                Some((weight_arg(table), kind))
+            }
+        };
+        let bias = match op.alibi {
+            None => bias,
+            Some(alibi) => {
+                let heads = self.heads(q)?.0 as u32;
+                Some((Arg::Table(self.table(alibi.slopes(heads))), Bias::Slopes))
             }
         };
         let mut sinks = None;
@@ -122,7 +131,8 @@ impl<'a> Lower<'a> {
             scale: op.scale,
             softcap: op.softcap,
             mask,
-            bias: bias.map(|(_, zero, stride)| kernels::RelativeBias { stride, zero }),
+            pattern,
+            bias: bias.map(|(_, kind)| kind),
             sinks: op.sinks,
             split,
         };

@@ -266,7 +266,8 @@ impl<'a> Lower<'a> {
             Op::Rows(_) => self.rows(inst),
             // Other names for memory that is already there.
             Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),
-            Op::AttnBias(_)
+            Op::Alibi(_)
+            | Op::AttnBias(_)
             | Op::AttnMix(_)
             | Op::AttnScores(_)
             | Op::KvRead(_)

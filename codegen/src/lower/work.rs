@@ -107,6 +107,7 @@ fn arithmetic(x: DType) -> Arithmetic {
     }
 }
 
+/// A pattern counts as the range that it lies in.
 fn attention_work(call: &Call) -> Option<Work> {
     let Call::Kernel {
         kernel: Kernel::Attend(kernel),

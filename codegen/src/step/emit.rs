@@ -252,6 +252,7 @@ fn argument(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, arg: Arg) 
                 BatchField::Seq => offset_of!(Batch, seq),
                 BatchField::QStart => offset_of!(Batch, q_start),
                 BatchField::KvLen => offset_of!(Batch, kv_len),
+                BatchField::RopeLength => offset_of!(Batch, rope_length),
                 BatchField::Rows => offset_of!(Batch, rows),
             };
             b.field(Ty::Ptr, batch, at)

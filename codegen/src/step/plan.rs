@@ -145,6 +145,7 @@ pub enum BatchField {
     Seq,
     QStart,
     KvLen,
+    RopeLength,
     Rows,
 }
 

@@ -3,7 +3,8 @@
 use crate::attend_world::{Case, Part, SEQUENCES, World, case};
 use crate::buffer::{assert_bits, assert_close};
 use crate::harness::{Loaded, load_all, same_bits};
-use llmc_codegen::kernels::{Attend, KvElem, Mask, RelativeBias};
+use llmc_codegen::kernels::{Attend, Bias, KvElem, Mask, RelativeBias};
+use llmc_ir::Mask as Pattern;
 
 fn compare(world: &World<'_>, parts: &[Part], found: &[f32]) {
     let stride = world.c.attend.out_stride as usize;
@@ -162,10 +163,10 @@ fn score_options() {
     check(&c, 100);
     c.attend.sinks = true;
     check(&c, 100);
-    c.attend.bias = Some(RelativeBias {
+    c.attend.bias = Some(Bias::Relative(RelativeBias {
         stride: 2 * 100 + 64,
         zero: 100,
-    });
+    }));
     check(&c, 100);
     let mut windowed = case(24, 24, 1, 3, KvElem::BF16);
     windowed.attend.mask = Mask::Causal { window: Some(30) };
@@ -174,6 +175,116 @@ fn score_options() {
     check(&windowed, 100);
     c.attend.mask = Mask::Bidirectional;
     check(&c, 100);
+}
+
+#[test]
+fn slopes() {
+    for (heads, group) in [(2, 3), (3, 1)] {
+        let mut c = case(32, 32, heads, group, KvElem::F32);
+        c.attend.bias = Some(Bias::Slopes);
+        check(&c, 150);
+        c.attend.mask = Mask::Bidirectional;
+        check(&c, 100);
+    }
+    let mut c = case(40, 40, 1, 4, KvElem::F16);
+    c.attend.bias = Some(Bias::Slopes);
+    c.attend.mask = Mask::Causal { window: Some(70) };
+    check_long(&mut c, &[0, 130, 700]);
+}
+
+/// The patterns of the sparse transformer, at their own sizes and at odd ones.
+fn patterns() -> Vec<Pattern> {
+    let causal = |m| Pattern::And(vec![Pattern::Causal, m]);
+    let stride = |every, block| Pattern::Stride { every, block };
+    let fixed = |span, last| Pattern::Fixed { span, last };
+    vec![
+        causal(Pattern::Window(100)),
+        causal(Pattern::Band(70)),
+        causal(stride(3, 64)),
+        causal(stride(200, 1)),
+        causal(Pattern::Or(vec![Pattern::Band(40), stride(128, 1)])),
+        causal(fixed(128, 8)),
+        causal(fixed(192, 70)),
+        causal(Pattern::And(vec![fixed(100, 7), stride(2, 50)])),
+    ]
+}
+
+#[test]
+fn sparse_masks() {
+    for pattern in patterns() {
+        let mut c = case(32, 32, 2, 2, KvElem::F32);
+        c.attend.pattern = Some(pattern.clone());
+        check(&c, 300);
+        let mut c = case(64, 64, 1, 4, KvElem::Q8_0);
+        c.attend.pattern = Some(pattern);
+        check_long(&mut c, &[0, 130, 700]);
+    }
+    // An encoder's window, which looks both ways.
+    let mut c = case(32, 32, 2, 1, KvElem::F32);
+    c.attend.mask = Mask::Bidirectional;
+    for pattern in [Pattern::Band(70), Pattern::Window(33)] {
+        c.attend.pattern = Some(pattern);
+        check(&c, 200);
+    }
+}
+
+/// Which pages the kernel reads: those that the mask shows to one of an item's queries, and no other.
+/// A page of NaN turns every row of an item that reads it into NaN.
+#[test]
+fn sparse_masks_read_what_they_show() {
+    const LENGTH: usize = 640;
+    const PAGES: usize = LENGTH / 64;
+    // Tokens of an item: 24 rows in groups of 2.
+    const TILE: usize = 12;
+    let mut read = Vec::new();
+    for pattern in patterns() {
+        let mut c = case(16, 16, 1, 2, KvElem::F32);
+        c.attend.pattern = Some(pattern.clone());
+        let loaded = load_all(|b| {
+            c.append.emit(b);
+            c.attend.emit(b);
+        });
+        let world = World::new(&c, LENGTH);
+        let lib = &loaded[0];
+        let whole: [Part; 1] = [(0, 0, LENGTH)];
+        let mut clean = world.cache();
+        world.append(lib, 1, &mut clean, &whole);
+        let stride = c.attend.out_stride as usize;
+        let mut pages = 0;
+        for page in 0..PAGES {
+            let mut cache = clean.clone();
+            world.poison(&mut cache, 0, page);
+            let keys = 64 * page as u32..64 * (page as u32 + 1);
+            // A prefill, item by item, and single tokens.
+            let out = world.attend(lib, 2, &mut cache, &whole);
+            for (item, rows) in out.chunks(TILE * stride).enumerate() {
+                let first = (item * TILE) as u32;
+                let queries = first..(first + TILE as u32).min(LENGTH as u32);
+                let expected = pattern.any_visible(queries, keys.clone());
+                let what = format!("{pattern}: item {item}, page {page}");
+                assert_eq!(rows.iter().any(|x| x.is_nan()), expected, "{what}");
+                pages += u32::from(expected);
+            }
+            for token in [0, 100, 127, 128, 400, LENGTH - 1] {
+                let out = world.attend(lib, 2, &mut cache, &[(0, token, 1)]);
+                let query = token as u32;
+                let expected = pattern.any_visible(query..query + 1, keys.clone());
+                let what = format!("{pattern}: token {token}, page {page}");
+                assert_eq!(out.iter().any(|x| x.is_nan()), expected, "{what}");
+            }
+        }
+        let counted = (0..LENGTH).step_by(TILE).map(|first| {
+            let end = (first + TILE).min(LENGTH);
+            pattern.visible_blocks(first as u32..end as u32, LENGTH as u32, 64)
+        });
+        assert_eq!(pages, counted.sum::<u32>(), "{pattern}");
+        read.push(pages);
+    }
+    let dense = (0..LENGTH).step_by(TILE);
+    let dense: u32 = dense.map(|t| ((t + TILE).min(LENGTH) as u32).div_ceil(64)).sum();
+    for (pages, pattern) in read.iter().zip(patterns()) {
+        assert!(*pages < dense, "{pattern} reads {pages} of {dense} pages");
+    }
 }
 
 /// Long contexts, whose chunks several threads share: one token at each of `positions`, alone, behind

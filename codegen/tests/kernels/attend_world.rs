@@ -3,7 +3,7 @@
 
 use crate::buffer::{Buffer, Random, pad, rounded_row};
 use crate::harness::Loaded;
-use llmc_codegen::kernels::{Attend, KvAppend, KvElem, KvLayout, Mask};
+use llmc_codegen::kernels::{Attend, Bias, KvAppend, KvElem, KvLayout, Mask};
 
 pub type AppendFn = unsafe extern "C" fn(
     u64,
@@ -64,6 +64,7 @@ pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: KvElem) -> C
             scale: 1.0 / (dk as f32).sqrt(),
             softcap: None,
             mask: Mask::Causal { window: None },
+            pattern: None,
             bias: None,
             sinks: false,
             // Room for one token of each sequence over some hundred keys.
@@ -138,7 +139,10 @@ impl World<'_> {
             back(&v, vp, c.append.v_stride as usize),
         ];
         let pages = length.div_ceil(64);
-        let stride = a.bias.map_or(1, |b| b.stride as usize);
+        let stride = match a.bias {
+            Some(Bias::Relative(b)) => b.stride as usize,
+            Some(Bias::Slopes) | None => 1,
+        };
         let bias = (0..all * stride).map(|_| random.unit()).collect();
         let sinks = (0..all).map(|_| random.unit()).collect();
         let mut stale = Buffer::bytes(a.kv.page_bytes() as usize * pages * SEQUENCES);
@@ -198,6 +202,16 @@ impl World<'_> {
             (0..self.table_stride()).map(move |p| entry(s, from + count, p))
         });
         Buffer::from_i32(&rows.collect::<Vec<_>>())
+    }
+
+    /// Makes the values of a page of sequence `s` NaN, which shows in every row that reads the page, with
+    /// whatever probability; a cache of f32.
+    pub fn poison(&self, cache: &mut Buffer, s: usize, page: usize) {
+        let kv = &self.c.attend.kv;
+        let keys = (kv.heads * 64 * kv.k_width) as usize;
+        let floats = kv.page_bytes() as usize / 4;
+        let at = ((self.pages - 1 - page) * SEQUENCES + s) * floats;
+        cache.f32_mut()[at + keys..at + floats].fill(f32::NAN);
     }
 
     /// Puts the keys and values of a step into the cache.
@@ -311,6 +325,10 @@ impl World<'_> {
                     Mask::Bidirectional => true,
                     Mask::Causal { window } => *j <= i && window.is_none_or(|w| i - j < w as usize),
                 })
+                .filter(|&j| {
+                    let pattern = a.pattern.as_ref();
+                    pattern.is_none_or(|p| p.visible(i as i64, j as i64))
+                })
                 .collect();
             let mut scores: Vec<f64> = visible
                 .iter()
@@ -327,9 +345,14 @@ impl World<'_> {
                     if let Some(cap) = a.softcap {
                         score = f64::from(cap) * (score / f64::from(cap)).tanh();
                     }
-                    if let Some(b) = a.bias {
-                        let at = h as i64 * b.stride + *j as i64 - i as i64 + b.zero;
-                        score += f64::from(self.bias[at as usize]);
+                    let distance = *j as i64 - i as i64;
+                    match a.bias {
+                        Some(Bias::Relative(b)) => {
+                            let at = h as i64 * b.stride + distance + b.zero;
+                            score += f64::from(self.bias[at as usize]);
+                        }
+                        Some(Bias::Slopes) => score += f64::from(self.bias[h]) * distance as f64,
+                        None => {}
                     }
                     score
                 })

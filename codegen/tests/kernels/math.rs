@@ -70,6 +70,14 @@ fn exponential() {
 }
 
 #[test]
+fn logarithm() {
+    check(|b, x| b.ln(x), &grid(0.01, 3.0), f64::ln, 2e-7, 1e-9);
+    check(|b, x| b.ln(x), &grid(3.0, 1e6), f64::ln, 2e-7, 0.0);
+    check(|b, x| b.ln(x), &[1.0; 16], |_| 0.0, 0.0, 0.0);
+    check(|b, x| b.ln(x), &[f32::MAX; 16], f64::ln, 2e-7, 0.0);
+}
+
+#[test]
 fn tangent_and_error_function() {
     check(|b, x| b.tanh(x), &grid(-1.0, 1.0), f64::tanh, 3e-7, 0.0);
     check(|b, x| b.tanh(x), &grid(-60.0, 60.0), f64::tanh, 3e-7, 0.0);

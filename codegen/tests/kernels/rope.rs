@@ -1,8 +1,20 @@
 use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad};
 use crate::harness::{load_all, same_bits};
-use llmc_codegen::kernels::{Rope, RopeAngles};
+use llmc_codegen::kernels::{Lengths, Rope, RopeAngles};
+use llmc_ir::rope::{RopeScaling, inv_freq_at};
 
-type AnglesFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *mut u8, *mut u8);
+type AnglesFn = unsafe extern "C" fn(
+    u64,
+    u64,
+    u64,
+    *const u8,
+    *const u8,
+    *const u8,
+    *const u8,
+    *const u8,
+    *mut u8,
+    *mut u8,
+);
 type RopeFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *const u8, *mut u8);
 
 /// Angles, then rotation in place, for heads of `2·half + rest` logical lanes.
@@ -13,6 +25,7 @@ fn check(heads: usize, half: usize, rest: usize) {
     let angles = RopeAngles {
         half: hp as i64,
         scale: 1.25,
+        lengths: Lengths::Any,
     };
     let rope = Rope {
         heads: heads as i64,
@@ -58,6 +71,9 @@ fn check(heads: usize, half: usize, rest: usize) {
                         threads,
                         n as u64,
                         pos_buffer.ptr(),
+                        pos_buffer.ptr(),
+                        pos_buffer.ptr(),
+                        frequency_buffer.ptr(),
                         frequency_buffer.ptr(),
                         cos.ptr(),
                         sin.ptr(),
@@ -105,6 +121,7 @@ fn angles() {
         let kernel = RopeAngles {
             half: physical as i64,
             scale,
+            lengths: Lengths::Any,
         };
         let loaded = load_all(|b| {
             kernel.emit(b);
@@ -127,7 +144,7 @@ fn angles() {
             unsafe {
                 let g: AnglesFn = lib.get(&kernel.symbol());
                 for t in 0..threads {
-                    g(t, threads, n as u64, p, f, cos.ptr(), sin.ptr());
+                    g(t, threads, n as u64, p, p, p, f, f, cos.ptr(), sin.ptr());
                 }
             }
             [&cos.f32()[..n * physical], &sin.f32()[..n * physical]].concat()
@@ -145,6 +162,85 @@ fn angles() {
                     assert_eq!((f64::from(cos[at]), sin[at]), (scale, 0.0), "pad lanes");
                 }
             }
+        }
+    }
+}
+
+/// Frequencies by the lengths of sequences, against those of the IR: longrope's two sets, and dynamic
+/// NTK's base, which a token's own position raises too.
+#[test]
+fn lengths() {
+    let (theta, dim) = (10_000.0, 24);
+    let factors = |by: f32| (0..dim / 2).map(|i| 1.0 + by * i as f32).collect::<Vec<_>>();
+    let longrope = RopeScaling::LongRope {
+        short: factors(0.01),
+        long: factors(1.3),
+        original_context: 100,
+        attention_factor: 1.0,
+    };
+    let dynamic = RopeScaling::Dynamic {
+        factor: 2.5,
+        original_context: 100,
+    };
+    let lanes = |mut v: Vec<f32>| {
+        v.resize(16, 0.0);
+        Buffer::from_f32(&v)
+    };
+    let powers = (0..dim / 2).map(|i| -2.0 * i as f32 / (dim as f32 - 2.0));
+    let cases = [
+        (&longrope, Lengths::Switch { at: 100 }, inv_freq_at(theta, dim, &longrope, 101)),
+        (
+            &dynamic,
+            Lengths::Growing { factor: 2.5, context: 100 },
+            powers.collect(),
+        ),
+    ];
+    // Positions and sequences of the tokens, and lengths of the sequences.
+    let tokens = [(0, 0), (99, 0), (5, 1), (100, 1), (3, 2), (900, 2), (100, 3), (70_000, 3)];
+    let of_sequence = [100u32, 101, 40_000, 50];
+    for (scaling, lengths, second) in cases {
+        let kernel = RopeAngles {
+            half: 16,
+            scale: 1.0,
+            lengths,
+        };
+        let loaded = load_all(|b| {
+            kernel.emit(b);
+        });
+        let mut first = lanes(inv_freq_at(theta, dim, scaling, 0));
+        let mut second = lanes(second);
+        let mut pos = Buffer::from_i32(&tokens.map(|t| t.0));
+        let mut seq = Buffer::from_i32(&tokens.map(|t| t.1));
+        let mut lens = Buffer::from_i32(&of_sequence.map(|l| l as i32));
+        let n = tokens.len();
+        let sines = same_bits(&loaded, |lib, threads| {
+            let (mut cos, mut sin) = (Buffer::floats(n * 16), Buffer::floats(n * 16));
+            let [p, s, l] = [&mut pos, &mut seq, &mut lens].map(|b| b.ptr());
+            let (f, g) = (first.ptr(), second.ptr());
+            // SAFETY: the documented signature and sizes.
+            unsafe {
+                let angles: AnglesFn = lib.get(&kernel.symbol());
+                for t in 0..threads {
+                    angles(t, threads, n as u64, p, s, l, f, g, cos.ptr(), sin.ptr());
+                }
+            }
+            sin.f32()[..n * 16].to_vec()
+        });
+        for (row, (position, sequence)) in tokens.into_iter().enumerate() {
+            let length = match lengths {
+                Lengths::Growing { .. } => of_sequence[sequence as usize].max(position as u32 + 1),
+                _ => of_sequence[sequence as usize],
+            };
+            let frequencies = inv_freq_at(theta, dim, scaling, length);
+            for (i, frequency) in frequencies.iter().enumerate() {
+                let angle = f64::from(position as f32 * frequency);
+                // A few units in the last place of the frequency.
+                let tolerance = 1e-6 + angle * 5e-7;
+                let found = f64::from(sines[row * 16 + i]);
+                let what = format!("position {position} of {length}, frequency {i}");
+                assert!((found - angle.sin()).abs() < tolerance, "{what}: {found}");
+            }
+            assert_eq!(sines[row * 16 + 12..row * 16 + 16], [0.0; 4], "pad lanes");
         }
     }
 }

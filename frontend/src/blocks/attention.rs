@@ -13,7 +13,7 @@
 //! Not here: fusing any of it (`passes/raise_attention.rs`).
 
 use llmc_ir::ops::{
-    AttnBias, AttnMix, AttnScores, KvAppend, KvRead, MaskScores, MergeHeads, RelativeBias, Rope,
+    Alibi, AttnBias, AttnMix, AttnScores, KvAppend, KvRead, MaskScores, MergeHeads, RelativeBias, Rope,
     RopeStyle, Softcap, Softmax, SplitHeads,
 };
 use llmc_ir::{Mask, ValueId};
@@ -76,6 +76,8 @@ pub enum Positions {
         /// Distances → buckets.
         bias: RelativeBias,
     },
+    /// By a bias that falls with the distance, at a slope of its own for each head.
+    Alibi(Alibi),
 }
 
 impl Attention {
@@ -107,7 +109,7 @@ impl Attention {
                 let q = scope.op("qr", rope.clone(), &[q.into(), angles.into()])?;
                 (q, scope.op("kr", rope, &[k.into(), angles.into()])?)
             }
-            Positions::Learned | Positions::Relative { .. } => (q, k),
+            Positions::Learned | Positions::Relative { .. } | Positions::Alibi(_) => (q, k),
         };
         let window = self
             .mask
@@ -193,6 +195,9 @@ impl Attention {
                 AttnBias { bias },
                 &[s.into(), table.into(), step.into()],
             )?;
+        }
+        if let Positions::Alibi(alibi) = self.positions {
+            s = scope.op("s", alibi, &[s.into(), step.into()])?;
         }
         if let Some(cap) = self.softcap {
             s = scope.op("s", Softcap { cap }, &[s.into()])?;

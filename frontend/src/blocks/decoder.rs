@@ -21,6 +21,8 @@ pub struct Decoder {
     pub context: u32,
     /// Tokens in, and perhaps out.
     pub embeddings: Embeddings,
+    /// The norm before the first layer, and its tensor.
+    pub embedding_norm: Option<(Norm, &'static str)>,
     /// The ropes that layers choose from, with the names of their angles.
     pub ropes: Vec<(&'static str, Rope)>,
     /// The structures of layers.
@@ -130,10 +132,18 @@ impl Decoder {
         let ids = scope.param("ids", Type::ids());
         let pos = scope.param("pos", Type::ids());
         let step = scope.param("step", Type::Step);
-        let (x, table) = self.embeddings.apply(&mut scope, ids, None, Some(pos))?;
+        let (mut x, table) = self.embeddings.apply(&mut scope, ids, None, Some(pos))?;
+        if let Some((norm, tensor)) = self.embedding_norm {
+            let width = (self.hidden, "hidden_size");
+            x = norm.apply(&mut scope, x, "embed_norm", tensor, width)?;
+        }
         let mut carried: Vec<Operand> = vec![x.into()];
         for (name, rope) in &self.ropes {
-            carried.push(scope.op(name, rope.angles(), &[pos.into()])?.into());
+            let mut operands = vec![pos.into()];
+            if rope.scaling.length_rule().is_some() {
+                operands.push(step.into());
+            }
+            carried.push(scope.op(name, rope.angles(), &operands)?.into());
         }
         carried.push(step.into());
         let x = scope.op("y", classes.repeat(), &carried)?;

@@ -70,7 +70,10 @@ impl Blueprint {
     /// The longest sequence that the model was made for.
     pub fn context(&self) -> u32 {
         match self {
-            Self::Decoder(decoder) => decoder.context,
+            Self::Decoder(decoder) => {
+                let reach = decoder.ropes.iter().filter_map(|(_, rope)| rope.reach());
+                reach.fold(decoder.context, u32::max)
+            }
             Self::Encoder(encoder) => encoder.context,
         }
     }

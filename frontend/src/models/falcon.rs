@@ -81,6 +81,7 @@ fn build(request: &Request) -> Result<Blueprint> {
         hidden,
         context: c.count_or("max_position_embeddings", 1..=limits::POSITIONS, 2048)?,
         embeddings: Embeddings { hidden, tokens, scale: 1.0, types: None, positions: None, narrow: None },
+        embedding_norm: None,
         ropes: vec![("angles", Rope::of(c, heads.dim, Defaults::default())?)],
         classes: vec![layer],
         layers: vec![0; c.layers()? as usize],

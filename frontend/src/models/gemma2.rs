@@ -42,6 +42,7 @@ fn build(request: &Request) -> Result<Blueprint> {
         hidden,
         context: c.positions()?,
         embeddings: llama::tokens(c, f64::from(hidden).sqrt() as f32)?,
+        embedding_norm: None,
         ropes: vec![("angles", Rope::of(c, heads.dim, Defaults::default())?)],
         classes: vec![layer(Mask::causal(None))?],
         layers: vec![0; layers as usize],

@@ -61,6 +61,7 @@ fn build(request: &Request) -> Result<Blueprint> {
         hidden,
         context: c.positions()?,
         embeddings: llama::tokens(c, f64::from(hidden).sqrt() as f32)?,
+        embedding_norm: None,
         ropes: ropes(c, heads.dim)?,
         classes: vec![layer(attention(FULL, Mask::causal(None))?)?],
         layers: vec![0; layers as usize],
@@ -85,8 +86,8 @@ fn slides(c: &Config, layers: u32) -> Result<Vec<bool>> {
 
 /// The rope of full layers, then that of sliding ones.
 fn ropes(c: &Config, head_dim: u32) -> Result<Vec<(&'static str, Rope)>> {
-    let global = Defaults { theta: 1_000_000.0, partial: 1.0 };
-    let local = Defaults { theta: 10_000.0, partial: 1.0 };
+    let global = Defaults { theta: 1_000_000.0, ..Defaults::default() };
+    let local = Defaults { theta: 10_000.0, ..Defaults::default() };
     let full = match Rope::of_layer_type(c, "full_attention", head_dim, global)? {
         Some(rope) => rope,
         None => Rope::of(c, head_dim, global)?,

@@ -139,6 +139,7 @@ pub fn decoder(
             positions: Some(table("transformer.wpe.weight", sizes.positions, "n_positions")),
             narrow: None,
         },
+        embedding_norm: None,
         ropes: Vec::new(),
         classes,
         layers,

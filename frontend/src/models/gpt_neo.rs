@@ -66,14 +66,7 @@ fn sizes(c: &Config) -> Result<gpt2::Sizes> {
 
 /// Whether each layer is local.
 fn local(c: &Config, layers: u32) -> Result<Vec<bool>> {
-    let (field, kinds) = match c.optional_texts("attention_layers")? {
-        Some(kinds) => ("attention_layers", kinds),
-        None => ("attention_types", expand(c, layers)?),
-    };
-    if kinds.len() != layers as usize {
-        let what = format!("found {} layers, expected num_layers ({layers})", kinds.len());
-        return Err(c.problem(field, what).input());
-    }
+    let (field, kinds) = kinds(c, layers)?;
     let is_local = |kind: &&str| match *kind {
         "global" => Ok(false),
         "local" => Ok(true),
@@ -82,10 +75,23 @@ fn local(c: &Config, layers: u32) -> Result<Vec<bool>> {
     kinds.iter().map(is_local).collect()
 }
 
+/// The kind of each layer, and the field that says so.
+pub fn kinds(c: &Config, layers: u32) -> Result<(&'static str, Vec<&str>)> {
+    let (field, kinds) = match c.optional_texts("attention_layers")? {
+        Some(kinds) => ("attention_layers", kinds),
+        None => ("attention_types", expand(c, layers)?),
+    };
+    if kinds.len() != layers as usize {
+        let what = format!("found {} layers, expected num_layers ({layers})", kinds.len());
+        return Err(c.problem(field, what).input());
+    }
+    Ok((field, kinds))
+}
+
 /// `[[["global", "local"], 12]]`: lists of kinds, each repeated.
 fn expand(c: &Config, layers: u32) -> Result<Vec<&str>> {
     const FIELD: &str = "attention_types";
-    let wrong = || c.wrong(FIELD, "an array of pairs: an array of \"global\" and \"local\", and how often");
+    let wrong = || c.wrong(FIELD, "an array of pairs: an array of kinds of layers, and how often");
     let mut kinds = Vec::new();
     for pair in c.get(FIELD).and_then(Json::as_array).ok_or_else(wrong)?.iter() {
         let Some([list, times]) = pair.as_array() else {

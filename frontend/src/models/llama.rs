@@ -75,6 +75,7 @@ pub fn decoder(
         hidden,
         context: c.positions()?,
         embeddings: tokens(c, 1.0)?,
+        embedding_norm: None,
         ropes,
         classes: vec![DecoderLayer { name: "layer", attention, mlp: mlp.into(), norm, arrangement: Arrangement::LLAMA }],
         layers: vec![0; c.layers()? as usize],

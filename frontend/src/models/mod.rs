@@ -56,10 +56,12 @@ macro_rules! families {
 
 families! {
     bert
+    bloom
     falcon
     gemma2
     gemma3_text
     gpt2
+    gpt3
     gpt_bigcode
     gpt_neo
     gpt_oss
@@ -73,6 +75,7 @@ families! {
     qwen2
     qwen3
     qwen3_moe
+    stablelm
 }
 
 /// The family, class and head of a configuration.

@@ -95,6 +95,7 @@ fn build(request: &Request) -> Result<Blueprint> {
                 out: Projection::plain("model.decoder.project_out"),
             }),
         },
+        embedding_norm: None,
         ropes: Vec::new(),
         classes: vec![layer],
         layers: vec![0; c.layers()? as usize],

@@ -1,7 +1,8 @@
 //! Phi-3 and Phi-3.5 (mini, medium).
 //!
 //! *Phi-3 Technical Report* (arXiv:2404.14219): Llama with queries, keys and values in one tensor, gate and up in
-//! another, perhaps a window on all layers, and perhaps only part of each head rotated.
+//! another, perhaps a window on all layers, and perhaps only part of each head rotated. The models with long
+//! contexts have a longrope, which their first configurations call `su` or `yarn`.
 
 use llmc_ir::Mask;
 
@@ -29,6 +30,7 @@ fn build(request: &Request) -> Result<Blueprint> {
     let [gate, up] =
         Projection::plain("model.layers.{layer}.mlp.gate_up_proj").split([plain.inner, plain.inner]);
     let mlp = Mlp { gate: Some(gate), up, ..plain };
-    let rope = Rope::of(c, heads.dim, Defaults::default())?;
+    let defaults = Defaults { longrope: &["su", "yarn"], ..Defaults::default() };
+    let rope = Rope::of(c, heads.dim, defaults)?;
     llama::decoder(request, vec![("angles", rope)], attention, mlp)
 }

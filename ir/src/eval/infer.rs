@@ -2,7 +2,8 @@
 //!
 //! Results over tokens come out as `[B, S, …]` with zeros at masked positions, results over sequences
 //! as `[B, …]`. Prompts longer than a step are run in chunks where the model has states; models
-//! without states (encoders) take whole sequences. Generation is greedy.
+//! without states (encoders) take whole sequences. Generation is greedy. A rope that looks at lengths
+//! goes by each row's own (see [`crate::rope`]).
 //!
 //! Deliberately not here: sampling, beams, files.
 
@@ -10,7 +11,7 @@ use super::{
     EvalError, Evaluator, SeqStep, StepOutput, Tensor,
     batch::{Batch, Row, pack, scatter},
 };
-use crate::{Dim, Sym, Type};
+use crate::{Dim, Sym, Type, rope::LengthRule};
 use indexmap::IndexMap;
 
 /// What `infer` is asked for besides the forward pass.
@@ -125,6 +126,8 @@ impl Run<'_> {
                 return Ok(());
             }
             let mut input = pack(rows, &shares);
+            let length = |s: &SeqStep| rows[s.id as usize].ids.len() as u32;
+            input.lengths = Some(shares.iter().map(length).collect());
             if wants_rows {
                 input.rows = (0..input.ids.len() as u32).collect();
             }
@@ -188,6 +191,8 @@ impl Run<'_> {
         if evaluator.module().states.is_empty() || self.over.get("logits") != Some(&Sym::R) {
             return Err(EvalError::Input("the model does not generate".into()));
         }
+        let rule = evaluator.module().length_rule();
+        let prompts: Vec<u32> = rows.iter().map(|r| r.ids.len() as u32).collect();
         let mut new: Vec<Vec<i32>> = vec![Vec::new(); rows.len()];
         let mut open: Vec<usize> = (0..rows.len())
             .filter(|&r| !rows[r].ids.is_empty())
@@ -205,6 +210,17 @@ impl Run<'_> {
                     .is_some_and(|id| self.options.eos.contains(id));
                 !ended && rows[r].ids.len() <= dims.t as usize && new[r].len() < n
             });
+            if let Some(LengthRule::Switch(at)) = rule {
+                for &r in &open {
+                    if rows[r].ids.len() as u64 == u64::from(at) + 1 {
+                        again(evaluator, rows, r)?;
+                    }
+                }
+            }
+            let length = |s: &SeqStep| match rule {
+                Some(LengthRule::Prompt(_)) => prompts[s.id as usize],
+                Some(LengthRule::Switch(_)) | None => s.past + s.new,
+            };
             let most = dims.b.min(dims.n).min(dims.r).max(1) as usize;
             for group in open.chunks(most) {
                 let share = |&r: &usize| SeqStep {
@@ -214,6 +230,7 @@ impl Run<'_> {
                 };
                 let shares: Vec<SeqStep> = group.iter().map(share).collect();
                 let mut input = pack(rows, &shares);
+                input.lengths = Some(shares.iter().map(length).collect());
                 input.rows = (0..input.ids.len() as u32).collect();
                 let out = evaluator.step(&input)?;
                 if let Some(logits) = out.result("logits") {
@@ -233,6 +250,21 @@ impl Run<'_> {
         self.output.generated = Some(new);
         Ok(())
     }
+}
+
+/// Computes row `r` again up to its last token, which is to come, with the length that it has now.
+fn again(evaluator: &mut Evaluator<'_>, rows: &[Row], r: usize) -> Result<(), EvalError> {
+    let (length, chunk) = (rows[r].ids.len() as u32, evaluator.module().dims.n);
+    let mut past = 0;
+    while past + 1 < length {
+        let new = chunk.min(length - 1 - past);
+        let share = SeqStep { id: r as u32, past, new };
+        let mut input = pack(rows, &[share]);
+        input.lengths = Some(vec![length]);
+        evaluator.step(&input)?;
+        past += new;
+    }
+    Ok(())
 }
 
 /// Index of the greatest number, the first of several.

@@ -26,6 +26,9 @@ pub struct StepInput {
     /// Token types, `[N]`; zeros where left out.
     pub types: Option<Vec<i32>>,
     pub seqs: Vec<SeqStep>,
+    /// The length that each sequence's rope goes by (see [`crate::rope`]), `[B]`; past and new tokens
+    /// where left out.
+    pub lengths: Option<Vec<u32>>,
     /// Tokens whose logits are wanted, `[R]`.
     pub rows: Vec<u32>,
 }
@@ -34,6 +37,8 @@ pub struct StepInput {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Step {
     pub seqs: Vec<SeqStep>,
+    /// Of every sequence, the length that its rope goes by.
+    pub lengths: Vec<u32>,
     pub rows: Vec<u32>,
     /// Sequence of every token, and the token's index within this step's share of it.
     pub tokens: Vec<(usize, usize)>,
@@ -83,15 +88,28 @@ impl Step {
                 input.pos.len()
             ));
         }
+        let own = || input.seqs.iter().map(|s| s.past + s.new).collect();
+        let lengths = input.lengths.clone().unwrap_or_else(own);
+        if lengths.len() != starts.len() {
+            let (found, sequences) = (lengths.len(), starts.len());
+            return fail(format!("{found} lengths of {sequences} sequences"));
+        }
         if let Some(row) = input.rows.iter().find(|&&r| r as usize >= n) {
             return fail(format!("row {row} of {n} tokens is wanted"));
         }
         Ok(Step {
             seqs: input.seqs.clone(),
+            lengths,
             rows: input.rows.clone(),
             tokens,
             starts,
         })
+    }
+
+    /// The length that the rope of token `n`'s sequence goes by.
+    pub fn length_of(&self, n: usize) -> u32 {
+        let seq = self.tokens.get(n).map_or(0, |t| t.0);
+        self.lengths.get(seq).copied().unwrap_or(0)
     }
 
     /// Number of new tokens.

@@ -1,5 +1,5 @@
 //! `attention %q, %view, [@bias,] [@sinks,] %step {…}` or `attention %q, %k, %v, [@bias,] [@sinks,]
-//! %step {…}`: scores, bias, softcap, mask, softmax (with `sinks`) and mix as one op. `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`.
+//! %step {…}`: scores, bias or alibi, softcap, mask, softmax (with `sinks`) and mix as one op. `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`.
 //!
 //! Query head h reads key and value head h / kv_group. With `%k, %v` of `[N, H, D]` the keys are
 //! those of this step alone, each sequence its own (encoders); with `[B, T, H, D]` they are what
@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    attn_bias::add_relative_bias, attn_mix::mix, attn_scores::scores, mask::hide, softcap::softcap,
+    alibi::{Alibi, add_alibi}, attn_bias::add_relative_bias, attn_mix::mix, attn_scores::scores, mask::hide, softcap::softcap,
     softmax::softmax,
 };
 
@@ -89,6 +89,8 @@ pub struct Attention {
     /// cap · tanh(s / cap) on the scores, before the mask.
     pub softcap: Option<f32>,
     pub bias: Option<RelativeBias>,
+    /// A bias that falls with the distance, where there is no other.
+    pub alibi: Option<Alibi>,
     /// A logit for each head that takes part in the softmax and mixes nothing in.
     pub sinks: bool,
     /// Tiling, once chosen.
@@ -103,13 +105,14 @@ impl OpDef for Attention {
             let a = Attrs::new().int("block_q", s.block_q).int("block_kv", s.block_kv);
             AttrValue::Struct("flash".into(), a)
         });
-        let bias = self.bias.map(|b| AttrValue::Struct("relative".into(), b.attrs()));
+        let relative = self.bias.map(|b| AttrValue::Struct("relative".into(), b.attrs()));
+        let alibi = self.alibi.map(|a| AttrValue::Struct("alibi".into(), a.attrs()));
         Attrs::new()
             .int("kv_group", self.kv_group)
             .with("mask", AttrValue::Mask(self.mask.clone()))
             .float("scale", self.scale)
             .with_some("softcap", self.softcap.map(|c| AttrValue::Float(short(c))))
-            .with_some("bias", bias)
+            .with_some("bias", relative.or(alibi))
             .flag("sinks", self.sinks)
             .with_some("schedule", schedule)
     }
@@ -124,21 +127,22 @@ impl OpDef for Attention {
             }
             Some((name, _)) => return Err(format!("unknown schedule `{name}`")),
         };
-        let bias = match attrs.opt_struct("bias")? {
-            None => None,
-            Some((name, mut a)) if name == "relative" => {
-                let b = RelativeBias::from_attrs(&mut a)?;
-                a.finish()?;
-                Some(b)
+        let (mut bias, mut alibi) = (None, None);
+        if let Some((name, mut a)) = attrs.opt_struct("bias")? {
+            match name.as_str() {
+                "relative" => bias = Some(RelativeBias::from_attrs(&mut a)?),
+                "alibi" => alibi = Some(Alibi::from_attrs(&mut a)?),
+                _ => return Err(format!("unknown bias `{name}`")),
             }
-            Some((name, _)) => return Err(format!("unknown bias `{name}`")),
-        };
+            a.finish()?;
+        }
         Ok(Attention {
             kv_group: attrs.u32("kv_group")?,
             mask: attrs.mask("mask")?,
             scale: attrs.float("scale")?,
             softcap: attrs.opt_float("softcap")?,
             bias,
+            alibi,
             sinks: attrs.flag("sinks")?,
             schedule,
         })
@@ -196,6 +200,9 @@ impl OpDef for Attention {
         if let Some(bias) = &self.bias {
             let table = args.weight()?;
             add_relative_bias(frame.step, bias, &table, &mut s);
+        }
+        if let Some(alibi) = &self.alibi {
+            add_alibi(frame.step, alibi, &mut s);
         }
         if let Some(cap) = self.softcap {
             s = s.iter().map(|s| s.map(|x| softcap(x, cap))).collect();

@@ -67,6 +67,7 @@ macro_rules! ops {
 ops! {
     activation::Activation,
     add::Add,
+    alibi::Alibi,
     attention::Attention,
     attn_bias::AttnBias,
     attn_mix::AttnMix,

@@ -73,7 +73,7 @@ fn value(c: &mut Cursor, depth: u32) -> Result<AttrValue, ParseError> {
                 c.bump();
                 Ok(AttrValue::Bool(w == "true"))
             }
-            "causal" | "bidirectional" | "window" => Ok(AttrValue::Mask(mask(c, depth)?)),
+            "band" | "bidirectional" | "causal" | "fixed" | "stride" | "window" => Ok(AttrValue::Mask(mask(c, depth)?)),
             _ => {
                 c.bump();
                 if !c.eat('<') {
@@ -123,11 +123,32 @@ fn mask_term(c: &mut Cursor, depth: u32) -> Result<Mask, ParseError> {
     } else if c.eat_word("bidirectional") {
         Ok(Mask::Bidirectional)
     } else if c.eat_word("window") {
-        c.sign('(')?;
-        let w = c.int("a window")?;
-        c.sign(')')?;
+        let [w, _] = numbers(c, None)?;
         Ok(Mask::Window(w))
+    } else if c.eat_word("band") {
+        let [w, _] = numbers(c, None)?;
+        Ok(Mask::Band(w))
+    } else if c.eat_word("stride") {
+        let [every, block] = numbers(c, Some(1))?;
+        Ok(Mask::Stride { every, block })
+    } else if c.eat_word("fixed") {
+        let [span, last] = numbers(c, Some(1))?;
+        Ok(Mask::Fixed { span, last })
     } else {
-        c.expected("a mask: `causal`, `bidirectional`, `window(…)` or `(…)`")
+        c.expected(
+            "a mask: `causal`, `bidirectional`, `window(…)`, `band(…)`, `stride(…)`, `fixed(…)` or `(…)`",
+        )
     }
+}
+
+/// `(n)`, or `(n, m)` where there is a `second`, which is what m is when it is left out.
+fn numbers(c: &mut Cursor, second: Option<u32>) -> Result<[u32; 2], ParseError> {
+    c.sign('(')?;
+    let first = c.int("a number of positions")?;
+    let second = match second {
+        Some(_) if c.eat(',') => c.int("a number of positions")?,
+        other => other.unwrap_or(0),
+    };
+    c.sign(')')?;
+    Ok([first, second])
 }

@@ -179,12 +179,17 @@ fn attr(key: &str, v: &AttrValue) -> Result<(), String> {
 fn mask(m: &Mask, depth: u32) -> Result<(), String> {
     match m {
         _ if depth > 32 => Err("the mask nests deeper than 32".into()),
-        Mask::Window(0) => Err("the window shows nothing".into()),
+        Mask::Window(0) | Mask::Band(0) => Err("the window shows nothing".into()),
         Mask::And(l) | Mask::Or(l) if l.len() < 2 => {
             Err("`&` and `|` join two masks or more".into())
         }
         Mask::And(l) | Mask::Or(l) => l.iter().try_for_each(|m| mask(m, depth + 1)),
-        Mask::Bidirectional | Mask::Causal | Mask::Window(_) => Ok(()),
+        Mask::Bidirectional
+        | Mask::Causal
+        | Mask::Window(_)
+        | Mask::Band(_)
+        | Mask::Stride { .. }
+        | Mask::Fixed { .. } => m.check(),
     }
 }
 

@@ -92,6 +92,7 @@ fn is_row_wise(op: &Op) -> bool {
         | Op::Scale(_)
         | Op::Softcap(_) => true,
         Op::Attention(_)
+        | Op::Alibi(_)
         | Op::AttnBias(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
@@ -124,6 +125,7 @@ fn in_place(inst: &Inst, i: usize) -> bool {
         Op::Add(_) | Op::Mul(_) => true,
         Op::Linear(l) => l.residual && i > 0 && i + 1 == inst.operands.len(),
         Op::Attention(_)
+        | Op::Alibi(_)
         | Op::AttnBias(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)

@@ -14,7 +14,7 @@ pub mod payload;
 pub use manifest::*;
 
 /// Version of everything in this crate; a mismatch refuses to start.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 64;
@@ -103,9 +103,10 @@ pub struct Batch {
     pub kv_len: *const i32,
     /// Token indices whose rows are gathered before the head `[r]`.
     pub rows: *const i32,
-    /// 1 where the sequence counts as longer than `Manifest::rope_switch`, else 0 `[b]`. It is
-    /// the same in every step of a sequence whose cache it has filled.
-    pub long: *const i32,
+    /// The length that each sequence's rope goes by `[b]`: with `Manifest::rope_switch` the sequence's
+    /// at the end of the run (no longer than the switch, or longer, in every step that filled its
+    /// cache), with `Manifest::rope_growth` that of its first run.
+    pub rope_length: *const i32,
 }
 
 /// Where the pages of one KV class are.

@@ -69,9 +69,13 @@ pub struct Manifest {
     #[serde(default)]
     pub type_vocab_size: u32,
     /// Longrope: sequences of more tokens than this use the long factors for every position
-    /// (`Batch::long`); the runtime recomputes the cache of a sequence that grows past it.
+    /// (`Batch::rope_length`); the runtime recomputes the cache of a sequence that grows past it.
     #[serde(default)]
     pub rope_switch: Option<u32>,
+    /// Dynamic NTK: the base depends on the length of a sequence's first run where that is more tokens
+    /// than this (`Batch::rope_length`); a longer prompt is computed whole, not behind a cached part.
+    #[serde(default)]
+    pub rope_growth: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

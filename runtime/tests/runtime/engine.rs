@@ -222,7 +222,7 @@ fn encoders_keep_sequences_whole() {
 #[test]
 fn longrope_recomputes_what_crosses_the_switch() {
     let manifest = Manifest {
-        rope_switch: Some(130),
+        rope_switch: Some(fake::ORIGINAL),
         ..fake::decoder()
     };
     let mut engine = fake::engine(&manifest, 1, 2, 400);
@@ -268,6 +268,39 @@ fn longrope_recomputes_what_crosses_the_switch() {
         &expected(&manifest, &text[..20]),
         Rows::All,
     );
+}
+
+/// Tokens of a prompt go by its length, later ones by their own; a fork and a batch change nothing.
+#[test]
+fn growing_ropes_go_by_the_prompt() {
+    let manifest = Manifest {
+        rope_growth: Some(fake::ORIGINAL),
+        ..fake::decoder()
+    };
+    let mut engine = fake::engine(&manifest, 1, 3, 400);
+    for prompt in [120, 128, 150, 230] {
+        let text = ids(prompt + 20, 2);
+        let of_length = |i| fake::grown(prompt as u32, i as u32);
+        let wanted = fake::values_with(&manifest, &text, &[], of_length);
+        let work = |seq, from: usize, to: usize| Work {
+            seq: Some(seq),
+            ids: &text[from..to],
+            types: &[],
+            rows: Rows::All,
+        };
+        let a = engine.open().unwrap();
+        let got = run(&mut engine, &[work(a, 0, prompt)]).unwrap();
+        check(&got[0], &wanted[..prompt], Rows::All);
+        let b = engine.fork(a).unwrap();
+        for i in prompt..prompt + 20 {
+            let got = run(&mut engine, &[work(a, i, i + 1)]).unwrap();
+            check(&got[0], &wanted[i..i + 1], Rows::All);
+        }
+        let got = run(&mut engine, &[work(b, prompt, prompt + 20)]).unwrap();
+        check(&got[0], &wanted[prompt..], Rows::All);
+        engine.close(a);
+        engine.close(b);
+    }
 }
 
 #[test]

@@ -124,6 +124,11 @@ pub fn encoder() -> Manifest {
 }
 
 pub fn compiled(manifest: &Manifest) -> Compiled<'_> {
+    let step = match (manifest.rope_switch, manifest.rope_growth) {
+        (None, None) => step as StepFn,
+        (Some(_), _) => step_of_switch,
+        (None, Some(_)) => step_of_growth,
+    };
     Compiled {
         manifest,
         step,
@@ -150,7 +155,7 @@ pub fn session<'a>(manifest: &'a Manifest, tokenizer: &'a [u8]) -> Session<'a> {
         manifest,
         tokenizer,
         weights,
-        step,
+        step: compiled(manifest).step,
         level: 0,
         threads: 2,
         quiet: true,
@@ -185,8 +190,22 @@ pub fn hidden(value: u64) -> [f32; WIDTH] {
     ]
 }
 
+/// Tokens up to which a sequence's length changes nothing in the steps of `rope_switch` and
+/// `rope_growth`.
+pub const ORIGINAL: u32 = 130;
+
 /// The value of each token of a sequence that is alone.
 pub fn values(manifest: &Manifest, ids: &[i32], types: &[i32], long: bool) -> Vec<u64> {
+    values_with(manifest, ids, types, |_| if long { 77 } else { 0 })
+}
+
+/// The same, where the length of the sequence adds something to each position.
+pub fn values_with(
+    manifest: &Manifest,
+    ids: &[i32],
+    types: &[i32],
+    of_length: impl Fn(usize) -> u64,
+) -> Vec<u64> {
     let key = |i: usize| (ids[i] + 1000 * types.get(i).copied().unwrap_or(0)) as f32;
     let n = ids.len();
     let all = |i: usize| {
@@ -202,8 +221,7 @@ pub fn values(manifest: &Manifest, ids: &[i32], types: &[i32], long: bool) -> Ve
                 let first = c.window.map_or(0, |w| (i + 1).saturating_sub(w as usize));
                 hash((first..all(i)).map(key))
             });
-            let long = if long { 77 } else { 0 };
-            classes.fold(long + i as u64, mix)
+            classes.fold(of_length(i) + i as u64, mix)
         })
         .collect()
 }
@@ -226,8 +244,37 @@ pub fn greedy(manifest: &Manifest, prompt: &[i32], new: usize, eos: &[i32]) -> V
     out
 }
 
-/// The step: thread 0 does it all but for the greedy choice, between barriers.
+/// What the length that a sequence's rope goes by adds to the token at a position.
+type OfLength = fn(length: u32, position: u32) -> u64;
+
 pub unsafe extern "C" fn step(ctx: *const StepCtx, thread: u64, threads: u64) {
+    // SAFETY: as below.
+    unsafe { step_with(ctx, thread, threads, |_, _| 0) }
+}
+
+/// A longrope's.
+unsafe extern "C" fn step_of_switch(ctx: *const StepCtx, thread: u64, threads: u64) {
+    let of_length = |length, _| if length > ORIGINAL { 77 } else { 0 };
+    // SAFETY: as below.
+    unsafe { step_with(ctx, thread, threads, of_length) }
+}
+
+/// A growing rope's.
+unsafe extern "C" fn step_of_growth(ctx: *const StepCtx, thread: u64, threads: u64) {
+    // SAFETY: as below.
+    unsafe { step_with(ctx, thread, threads, grown) }
+}
+
+/// What growth adds.
+pub fn grown(length: u32, position: u32) -> u64 {
+    match length.max(position + 1) {
+        length if length > ORIGINAL => 1000 * u64::from(length),
+        _ => 0,
+    }
+}
+
+/// The step: thread 0 does it all but for the greedy choice, between barriers.
+unsafe fn step_with(ctx: *const StepCtx, thread: u64, threads: u64, of_length: OfLength) {
     // SAFETY: the engine keeps the contract, which is what the tests are about.
     unsafe {
         let ctx = &*ctx;
@@ -235,7 +282,7 @@ pub unsafe extern "C" fn step(ctx: *const StepCtx, thread: u64, threads: u64) {
         (ctx.barrier)(ctx.barrier_state);
         if thread == 0 {
             assert!((0..threads).all(|t| *ctx.scratch.add(t as usize * 64) == 1));
-            compute(ctx);
+            compute(ctx, of_length);
         }
         if !ctx.best.is_null() {
             best(ctx, thread as usize, threads as usize);
@@ -275,7 +322,7 @@ unsafe fn best(ctx: &StepCtx, thread: usize, threads: usize) {
     }
 }
 
-unsafe fn compute(ctx: &StepCtx) {
+unsafe fn compute(ctx: &StepCtx, of_length: OfLength) {
     // SAFETY: as above.
     unsafe {
         let b = &*ctx.batch;
@@ -308,8 +355,8 @@ unsafe fn compute(ctx: &StepCtx) {
                 let first = window.map_or(0, |w| (p + 1).saturating_sub(w));
                 hash((first..end).map(|j| *cell(c, slot, s, j)))
             });
-            let long = if *b.long.add(s) == 1 { 77 } else { 0 };
-            let value = seen.fold(long + p as u64, mix);
+            let more = of_length(*b.rope_length.add(s) as u32, p as u32);
+            let value = seen.fold(more + p as u64, mix);
             of_token.push(value);
             for (i, h) in hidden(value).into_iter().enumerate() {
                 *arena(TOKENS, t).add(i) = h;

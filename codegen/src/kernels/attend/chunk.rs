@@ -1,7 +1,7 @@
 //! The state of every row of an item after the keys of one chunk: page after page, scores, softmax
 //! step, mix.
 
-use super::{Args, Attend, CHUNK_PAGES, Item, MASKED, Mask, ROWS, UNPACK_ROWS};
+use super::{Args, Attend, Bias, CHUNK_PAGES, Item, MASKED, Mask, ROWS, UNPACK_ROWS};
 use crate::kernel::{Elem, KernelBuilder, LANES, Ty, Value};
 use crate::kernels::kv::PAGE;
 use crate::kernels::kv_unpack::{KvUnpack, Part};
@@ -62,8 +62,12 @@ impl Attend {
             let state = self.state(b, states, i);
             self.empty(b, state);
         });
-        b.for_each(pages.low, pages.end, 1, |b, page| {
-            self.page(b, a, item, states, page, pages.last);
+        b.for_each(pages.low, pages.end, 1, |b, page| match &self.pattern {
+            None => self.page(b, a, item, states, page, pages.last),
+            Some(pattern) => {
+                let seen = self.sees(b, a, item, pattern, page, pages.last);
+                b.when(seen, |b| self.page(b, a, item, states, page, pages.last));
+            }
         });
     }
 
@@ -203,12 +207,21 @@ impl Attend {
         let (token, head) = self.place(b, item, i);
         let scores = b.at(a.scores, i, PAGE * F32);
         let position = self.position(b, a, token);
-        let bias = self.bias.map(|bias| {
-            let p = b.at(a.bias, head, bias.stride * F32);
-            let distance = b.sub(first, position);
-            let p = b.at(p, distance, F32);
-            b.offset(p, bias.zero * F32)
-        });
+        let distance = b.sub(first, position);
+        let (mut table, mut slope) = (None, None);
+        match self.bias {
+            Some(Bias::Relative(bias)) => {
+                let p = b.at(a.bias, head, bias.stride * F32);
+                let p = b.at(p, distance, F32);
+                table = Some(b.offset(p, bias.zero * F32));
+            }
+            Some(Bias::Slopes) => {
+                let p = b.at(a.bias, head, F32);
+                let distance = b.truncate(distance, Elem::I32);
+                slope = Some((b.load_broadcast(p), b.broadcast(distance)));
+            }
+            None => {}
+        }
         // Visible keys as a range of lanes: from - first <= lane <= to - first.
         let last_key = b.add_const(item.keys, -1);
         let to = match self.mask {
@@ -237,16 +250,26 @@ impl Attend {
             if let Some(cap) = self.softcap {
                 v = b.softcap(v, cap);
             }
-            if let Some(bias) = bias {
-                let p = b.offset(bias, group * LANES * F32);
+            let key = b.add_const(lanes, group * LANES);
+            if let Some(table) = table {
+                let p = b.offset(table, group * LANES * F32);
                 let bias = b.load_group(p);
                 v = b.add(v, bias);
             }
-            let key = b.add_const(lanes, group * LANES);
+            if let Some((slope, distance)) = slope {
+                let distance = b.add(distance, key);
+                let distance = b.to_float(distance, Elem::F32);
+                let bias = b.mul(slope, distance);
+                v = b.add(v, bias);
+            }
             let mut seen = b.le(key, to);
             if let Some(from) = from {
                 let late = b.ge(key, from);
                 seen = b.and(seen, late);
+            }
+            if let Some(pattern) = &self.pattern {
+                let shown = self.shown(b, pattern, (first, group), position);
+                seen = b.and(seen, shown);
             }
             values.push(b.select(seen, v, masked));
             visible.push(seen);

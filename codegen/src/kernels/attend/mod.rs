@@ -9,15 +9,18 @@
 //!   the chunks, empty ones left out. So one row's chunks may go to several threads: the result is
 //!   the same bit for bit whoever computes which, and whichever rows share an item.
 //! - Masked keys have probability exactly 0; whatever finite values a recycled page holds there do
-//!   not matter. A page that no row of an item sees is not read.
+//!   not matter. A page that no row of an item sees is not read: pages out of range are not counted
+//!   through, and where the mask has a pattern each page is asked for first.
 //!
 //! | file | |
 //! |---|---|
 //! | `schedule` | who computes what: whole items, or chunks of items where those are few |
 //! | `chunk` | the state of a chunk |
+//! | `pattern` | sparse masks: the keys that a query sees, the pages that an item sees |
 //! | `state` | folding states, and their end |
 
 mod chunk;
+mod pattern;
 mod schedule;
 mod state;
 
@@ -50,6 +53,15 @@ pub enum Mask {
 
 /// An additive score by head and distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// From a table.
+    Relative(RelativeBias),
+    /// `slope[head] · (j − i)` for key j and query i, `bias` being the slopes.
+    Slopes,
+}
+
+/// A table of scores by head and distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelativeBias {
     /// Floats of a head's row; the score of key j for query i is `row[j - i + zero]`. Whole pages
     /// are read, so the row goes on for 63 floats behind the largest distance.
@@ -61,9 +73,10 @@ pub struct RelativeBias {
 /// Emits `attend(thread, threads, b: i64, q: *f32, slot: *u8, table: *i32, table_stride: i64,
 /// pos: *i32, q_start: *i32, kv_len: *i32, bias: *f32, sinks: *f32, out: *f32, scratch: *u8,
 /// partials: *u8)`: q `[n, q_stride]` with heads of `k_width`; out `[n, out_stride]` with heads of
-/// `v_width`; `sinks` `[query heads]`; `bias` `[query heads][stride]`; both unread unless asked for.
+/// `v_width`; `sinks` `[query heads]`; `bias` `[query heads][stride]` or `[query heads]`; both unread
+/// unless asked for.
 /// All threads share `partials`, which begins with zeros and keeps its counters from call to call.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attend {
     pub kv: KvLayout,
     /// Query heads per KV head.
@@ -75,7 +88,9 @@ pub struct Attend {
     /// `cap · tanh(score / cap)`, before bias and mask.
     pub softcap: Option<f32>,
     pub mask: Mask,
-    pub bias: Option<RelativeBias>,
+    /// What hides keys of those that `mask` shows.
+    pub pattern: Option<llmc_ir::Mask>,
+    pub bias: Option<Bias>,
     /// A logit per query head that takes part in the softmax and mixes nothing in.
     pub sinks: bool,
     /// Row states that `partials` holds ([`Attend::split_for`]); 0 never splits.
@@ -158,8 +173,13 @@ impl Attend {
         if let Some(cap) = self.softcap {
             name += &format!("_c{}", tag(cap));
         }
-        if let Some(bias) = self.bias {
-            name += &format!("_b{}_{}", bias.stride, bias.zero);
+        if let Some(pattern) = &self.pattern {
+            name += &format!("_m{}", pattern::tag(pattern));
+        }
+        match self.bias {
+            Some(Bias::Relative(bias)) => name += &format!("_b{}_{}", bias.stride, bias.zero),
+            Some(Bias::Slopes) => name += "_slopes",
+            None => {}
         }
         if self.sinks {
             name += "_sinks";
