@@ -5,7 +5,7 @@
 
 pub mod compile;
 pub mod error;
-mod manifest;
+pub mod manifest;
 
 pub use compile::{CompileOptions, Emit, Observer, Outcome, compile};
 pub use error::{Error, Result};

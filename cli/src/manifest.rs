@@ -7,7 +7,7 @@ use llmc_codegen::{
     step::StepPlan,
     target::{FeatureLevel, Target},
 };
-use llmc_frontend::{Model, ModelDir};
+use llmc_frontend::{Model, ModelDir, preprocessor::Preprocessor};
 use llmc_ir::{DType, Module, Op, rope::LengthRule};
 use llmc_passes::Precision;
 
@@ -116,5 +116,29 @@ pub fn manifest(
             Some(LengthRule::Prompt(at)) => Some(at),
             Some(LengthRule::Switch(_)) | None => None,
         },
+    }
+}
+
+/// What a preprocessor does to make pictures of `size`, `[height, width]`.
+pub fn image_steps(preprocessor: &Preprocessor, size: [u32; 2]) -> llmc_abi::ImageSteps {
+    use llmc_abi::{Filter as To, Resize};
+    use llmc_frontend::preprocessor::{Filter, Resize as From};
+    llmc_abi::ImageSteps {
+        resize: preprocessor.resize.map(|to| match to {
+            From::Exact(height, width) => Resize::Exact { height, width },
+            From::ShortestEdge(edge) => Resize::ShortestEdge(edge),
+        }),
+        filter: match preprocessor.filter {
+            Filter::Nearest => To::Nearest,
+            Filter::Lanczos => To::Lanczos,
+            Filter::Bilinear => To::Bilinear,
+            Filter::Bicubic => To::Bicubic,
+            Filter::Box => To::Box,
+            Filter::Hamming => To::Hamming,
+        },
+        crop: preprocessor.crop,
+        rescale: preprocessor.rescale,
+        normalize: preprocessor.normalize,
+        size,
     }
 }

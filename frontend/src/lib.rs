@@ -23,6 +23,7 @@ pub mod limits;
 pub mod model;
 pub mod model_dir;
 pub mod models;
+pub mod preprocessor;
 pub mod rope;
 pub mod sentence;
 pub mod source;

@@ -49,7 +49,8 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
         | Op::Scale(_)
         | Op::Softcap(_)
         | Op::Split(_)
-        | Op::SplitHeads(_) => false,
+        | Op::SplitHeads(_)
+        | Op::Substitute(_) => false,
     }
 }
 

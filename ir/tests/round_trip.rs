@@ -238,6 +238,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => float().prop_map(|cap| Softcap { cap }.into()),
         1 => vec(any::<u32>(), 0..4).prop_map(|sizes| Split { sizes }.into()),
         1 => any::<u32>().prop_map(|heads| SplitHeads { heads }.into()),
+        1 => any::<u32>().prop_map(|id| Substitute { id }.into()),
     ]
 }
 

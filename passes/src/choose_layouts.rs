@@ -15,7 +15,7 @@
 //! | experts | each expert's panels: rows as one expert's outputs, gate and up alternating, cols as what it multiplies |
 //! | gather alone | rows as the result |
 //! | gather and linear (tied) | panels |
-//! | norm (`quantize`'s too), bias, attention bias | vector, as the row that it goes with |
+//! | norm (`quantize`'s too), bias, attention bias, `substitute` | vector, as the row that it goes with |
 
 use llmc_ir::{
     DType, ENTRY, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, TensorType, ValueId,
@@ -176,7 +176,7 @@ fn uses(
             None => vec![],
         },
         Op::Gather(_) => weights.map(|w| table(w, y, by)).collect(),
-        Op::Quantize(_) => weights.map(|w| vector(w, x.clone())).collect(),
+        Op::Quantize(_) | Op::Substitute(_) => weights.map(|w| vector(w, x.clone())).collect(),
         Op::RmsNorm(_) | Op::LayerNorm(_) => {
             let len = |w: WeightId| module.weights[w.index()].ty.last();
             weights.map(|w| vector(w, of_norm(x, len(w)))).collect()

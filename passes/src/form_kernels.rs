@@ -60,7 +60,8 @@ pub fn shape(op: &Op) -> Shape {
         | Op::RopeAngles(_)
         | Op::Route(_)
         | Op::Scale(_)
-        | Op::Softcap(_) => Shape::Rows,
+        | Op::Softcap(_)
+        | Op::Substitute(_) => Shape::Rows,
         Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Shape::View,
         Op::Alibi(_)
         | Op::AttnBias(_)

@@ -174,7 +174,7 @@ impl<'m> Analysis<'m> {
             | Op::Rows(_)
             | Op::Scale(_)
             | Op::Softcap(_) => same(value(0), result),
-            Op::Add(_) | Op::Mul(_) => {
+            Op::Add(_) | Op::Mul(_) | Op::Substitute(_) => {
                 same(value(0), result);
                 same(value(1), result);
             }

@@ -227,7 +227,8 @@ fn overwritable(inst: &Inst) -> Vec<ValueId> {
         | Op::RmsNorm(_)
         | Op::Rope(_)
         | Op::Scale(_)
-        | Op::Softcap(_) => value(0),
+        | Op::Softcap(_)
+        | Op::Substitute(_) => value(0),
         Op::Add(_) | Op::Mul(_) => [value(0), value(1)].concat(),
         Op::Linear(op) => LinearOperands::read(op, &inst.operands)
             .and_then(|o| o.residual)

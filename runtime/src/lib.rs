@@ -22,6 +22,7 @@ pub mod entry;
 pub mod error;
 pub mod generate;
 pub mod generation_flags;
+pub mod image;
 pub mod infer;
 pub mod infer_input;
 pub mod info;

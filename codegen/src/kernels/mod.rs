@@ -44,6 +44,7 @@ mod rope;
 mod rope_angles;
 mod route;
 mod select_rows;
+mod substitute;
 mod tile;
 mod unpack;
 
@@ -70,6 +71,7 @@ pub use rope::Rope;
 pub use rope_angles::{Lengths, RopeAngles};
 pub use route::Route;
 pub use select_rows::SelectRows;
+pub use substitute::Substitute;
 pub use tile::{TILE_ROWS, Tile};
 pub use unpack::Unpack;
 

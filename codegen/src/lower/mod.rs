@@ -264,6 +264,7 @@ impl<'a> Lower<'a> {
             Op::RopeAngles(r) => self.rope_angles(inst, r),
             Op::Route(r) => self.route(inst, r),
             Op::Rows(_) => self.rows(inst),
+            Op::Substitute(s) => self.substitute(inst, s),
             // Other names for memory that is already there.
             Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),
             Op::Alibi(_)

@@ -1,8 +1,8 @@
-//! `rows`, `pool` and `l2_normalize`: from tokens to the rows that leave the step.
+//! `rows`, `pool`, `substitute` and `l2_normalize`: rows that are chosen, joined or scaled as wholes.
 
-use llmc_ir::{Inst, ops};
+use llmc_ir::{Inst, Operand, ops};
 
-use super::{Lower, LowerError, row_width};
+use super::{Lower, LowerError, row_width, weight_arg};
 use crate::{
     kernels,
     step::{Arg, BatchField, Extent, Kernel},
@@ -23,6 +23,37 @@ impl<'a> Lower<'a> {
             Arg::Arena(y.at),
         ];
         self.push(Kernel::SelectRows(kernel), args);
+        Ok(())
+    }
+
+    pub(super) fn substitute(
+        &mut self,
+        inst: &'a Inst,
+        op: &ops::Substitute,
+    ) -> Result<(), LowerError> {
+        let (x, y) = (self.operand(inst, 0)?, self.result(inst)?);
+        let (z, z_stride) = match inst.operands.get(1) {
+            Some(Operand::Weight(_)) => (weight_arg(self.weight(inst, 1)?.1), 0),
+            _ => {
+                let z = self.operand(inst, 1)?;
+                (Arg::Arena(z.at), i64::from(z.stride))
+            }
+        };
+        let kernel = kernels::Substitute {
+            id: i64::from(op.id),
+            width: i64::from(y.layout.width()),
+            x_stride: i64::from(x.stride),
+            z_stride,
+            y_stride: i64::from(y.stride),
+        };
+        let args = vec![
+            Arg::Rows(self.extent(inst.results[0])?),
+            self.ids(self.value(inst, 2)?)?,
+            Arg::Arena(x.at),
+            z,
+            Arg::Arena(y.at),
+        ];
+        self.push(Kernel::Substitute(kernel), args);
         Ok(())
     }
 

@@ -184,4 +184,5 @@ kernels! {
     RopeAngles,
     Route,
     SelectRows,
+    Substitute,
 }

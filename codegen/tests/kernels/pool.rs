@@ -1,10 +1,11 @@
-//! Whole rows and sequences: copies, pooling, unit length, positions.
+//! Whole rows and sequences: copies, pooling, substitution, unit length, positions.
 
 use crate::buffer::{Buffer, Random, assert_bits, assert_close, pad};
 use crate::harness::{Loaded, load_all, same_bits};
-use llmc_codegen::kernels::{L2Normalize, Pool, PoolKind, PositionIds, SelectRows};
+use llmc_codegen::kernels::{L2Normalize, Pool, PoolKind, PositionIds, SelectRows, Substitute};
 
 type ThreeFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *mut u8);
+type SubstituteFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *const u8, *const u8, *mut u8);
 type TwoFn = unsafe extern "C" fn(u64, u64, u64, *const u8, *mut u8);
 
 const STARTS: [i32; 4] = [0, 1, 6, 50];
@@ -94,6 +95,64 @@ fn copied_rows() {
     });
     for (i, row) in rows.into_iter().enumerate() {
         assert_eq!(y[i * 48..(i + 1) * 48], x[row as usize * 64..][..48]);
+    }
+}
+
+#[test]
+fn substituted_rows() {
+    for (width, z_stride, id) in [(44, 48, 3), (16, 0, 0), (100, 128, 7)] {
+        let stride = pad(width, 16);
+        let kernel = Substitute {
+            id,
+            width: width as i64,
+            x_stride: stride as i64 + 16,
+            z_stride,
+            y_stride: stride as i64 + 16,
+        };
+        let loaded = load_all(|b| {
+            kernel.emit(b);
+        });
+        let ids = [3, 0, 7, 7, 3, 1, 0];
+        let (n, stride) = (ids.len(), stride + 16);
+        let x = Random::new(4).rows(n, width, stride);
+        let rows = if z_stride == 0 { 1 } else { n };
+        let z_width = if z_stride == 0 {
+            stride
+        } else {
+            z_stride as usize
+        };
+        let z = Random::new(5).rows(rows, width, z_width);
+        let (mut ids_buffer, mut z_buffer) = (Buffer::from_i32(&ids), Buffer::from_f32(&z));
+        for in_place in [false, true] {
+            let y = same_bits(&loaded, |lib, threads| {
+                let mut x_buffer = Buffer::from_f32(&x);
+                let mut y = Buffer::floats(n * stride);
+                let to = if in_place { x_buffer.ptr() } else { y.ptr() };
+                // SAFETY: the documented signature and sizes.
+                unsafe {
+                    let f: SubstituteFn = lib.get(&kernel.symbol());
+                    for t in 0..threads {
+                        let (ids, z) = (ids_buffer.ptr(), z_buffer.ptr());
+                        f(t, threads, n as u64, ids, x_buffer.ptr(), z, to);
+                    }
+                }
+                let y = if in_place { x_buffer } else { y };
+                y.f32()[..n * stride].to_vec()
+            });
+            for (i, &row) in ids.iter().enumerate() {
+                let from = match i64::from(row) == id {
+                    true if z_stride == 0 => &z[..width],
+                    true => &z[i * z_width..][..width],
+                    false => &x[i * stride..][..width],
+                };
+                assert_eq!(
+                    y[i * stride..][..width],
+                    *from,
+                    "{} row {i}",
+                    kernel.symbol()
+                );
+            }
+        }
     }
 }
 

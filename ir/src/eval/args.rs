@@ -65,6 +65,17 @@ impl Args {
         }
     }
 
+    /// The next operand, a value or a weight.
+    pub fn value_or_weight(&mut self) -> Result<Arg, String> {
+        match self.left.next() {
+            Some(arg @ (Arg::Val(_) | Arg::Weight(_))) => Ok(arg),
+            other => Err(format!(
+                "expected a value or a weight, found {}",
+                kind(&other)
+            )),
+        }
+    }
+
     /// The next state.
     pub fn state(&mut self) -> Result<StateId, String> {
         match self.left.next() {

@@ -97,6 +97,7 @@ ops! {
     softmax::Softmax,
     split::Split,
     split_heads::SplitHeads,
+    substitute::Substitute,
 }
 
 pub use activation::ActKind;

@@ -90,7 +90,8 @@ fn is_row_wise(op: &Op) -> bool {
         | Op::RopeAngles(_)
         | Op::Route(_)
         | Op::Scale(_)
-        | Op::Softcap(_) => true,
+        | Op::Softcap(_)
+        | Op::Substitute(_) => true,
         Op::Attention(_)
         | Op::Alibi(_)
         | Op::AttnBias(_)
@@ -121,7 +122,8 @@ fn in_place(inst: &Inst, i: usize) -> bool {
         | Op::RmsNorm(_)
         | Op::Rope(_)
         | Op::Scale(_)
-        | Op::Softcap(_) => i == 0,
+        | Op::Softcap(_)
+        | Op::Substitute(_) => i == 0,
         Op::Add(_) | Op::Mul(_) => true,
         Op::Linear(l) => l.residual && i > 0 && i + 1 == inst.operands.len(),
         Op::Attention(_)

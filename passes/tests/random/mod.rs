@@ -369,6 +369,11 @@ pub fn module(s: &Spec) -> Module {
         let p = f.op("pe", Gather { scale: 1.0 }, &[pos.into(), positions]);
         x = f.add(x, p);
     }
+    if s.encoder {
+        let class = f.weight("class", &[s.width], DType::F32);
+        let first = Substitute { id: 0 };
+        x = f.op("first", first, &[x.into(), class, pos.into()]);
+    }
     let mut operands = vec![x.into()];
     if s.rope > 0 {
         let op = RopeAngles {

@@ -8,9 +8,11 @@
 #![no_std]
 extern crate alloc;
 
+mod image;
 mod manifest;
 pub mod payload;
 
+pub use image::{Filter, ImageSteps, Resize};
 pub use manifest::*;
 
 /// Version of everything in this crate; a mismatch refuses to start.
