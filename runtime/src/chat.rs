@@ -41,7 +41,8 @@ pub fn chat(
         "chat",
     )?;
     let m = session.manifest;
-    let sampling = args.flags.choice()?.resolve(&m.generation)?;
+    let generation = args.flags.resolve(&m.generation, m)?;
+    generation.one_text("chat")?;
     let tools = session.text_tools()?;
     let template = tools.chat()?;
     let context = m.limits.max_context as usize;
@@ -102,7 +103,9 @@ pub fn chat(
         let request = Request {
             prompt: &prompt,
             max_new: args.new,
-            sampling,
+            sampling: generation.sampling,
+            bias: &generation.bias,
+            lookup: generation.lookup,
             stops: &args.stop,
             eos: &m.tokens.eos,
             continues: false,

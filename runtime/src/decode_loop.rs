@@ -2,11 +2,13 @@
 //!
 //! Input: prompt ids, sampling, limits, stop strings. Output: the continuation, piece by piece
 //! through a callback, and why it ended. What the sequence already holds of the prompt is not
-//! computed again. Not here: prompts as text, printing.
+//! computed again. With prompt lookup a step checks several guessed tokens at once; the text is the
+//! same. Not here: prompts as text, printing, beams (`beam_text`).
 
 use crate::engine::{Engine, Rows, Work};
 use crate::interrupt;
 use crate::kv_cache::SeqId;
+use crate::prompt_lookup::{self, Tally};
 use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::session::as_i32;
@@ -24,6 +26,10 @@ pub struct Request<'a> {
     /// None: until something else ends the text.
     pub max_new: Option<usize>,
     pub sampling: SamplingParams,
+    /// What is added to the logits of tokens.
+    pub bias: &'a [(u32, f32)],
+    /// Tokens that are guessed at a time at most.
+    pub lookup: usize,
     pub stops: &'a [String],
     /// Tokens that end the text; empty to ignore them.
     pub eos: &'a [u32],
@@ -57,6 +63,8 @@ pub struct Continuation {
     /// Prompt tokens that were computed (not found in the cache).
     pub prefilled: usize,
     pub decode: Duration,
+    /// Tokens that were guessed; none without prompt lookup.
+    pub guesses: Tally,
 }
 
 impl Continuation {
@@ -102,6 +110,14 @@ impl Continuation {
         if after > 0 {
             lines.push(line("first step", self.first_step, ""));
             lines.push(line("all steps", self.decode, &rates(after, self.decode)));
+        }
+        let Tally { guessed, right } = self.guesses;
+        if guessed > 0 {
+            let share = 100.0 * right as f64 / guessed as f64;
+            lines.push(format!(
+                "{:>12} {right} of {guessed} tokens were right ({share:.1} %)",
+                "guesses"
+            ));
         }
         lines.join("\n")
     }
@@ -149,12 +165,9 @@ pub fn continue_text(
     let room = context - request.prompt.len() + 1;
     let max_new = request.max_new.unwrap_or(room).min(room);
 
-    let mut sampler = Sampler::new(
-        request.sampling,
-        vocab,
-        request.eos,
-        request.prompt.len() + max_new,
-    );
+    let tokens = request.prompt.len() + max_new;
+    let mut sampler =
+        Sampler::new(request.sampling, vocab, request.eos, tokens).biased(request.bias);
     request.prompt.iter().for_each(|&t| sampler.observe(t));
     let context_ids = if request.continues {
         request.prompt
@@ -171,27 +184,42 @@ pub fn continue_text(
         first_step: Duration::ZERO,
         prefilled: fresh.len(),
         decode: Duration::ZERO,
+        guesses: Tally::default(),
     };
     if max_new == 0 {
         return Ok(done);
     }
 
     let gives_best = sampler.is_greedy() && engine.choose_best();
-    let mut token = None;
-    let mut step = |engine: &mut Engine<'_>, ids: &[i32]| -> Result<Option<u32>> {
+    // All tokens, for guesses.
+    let mut history = if request.lookup > 0 {
+        request.prompt.to_vec()
+    } else {
+        Vec::new()
+    };
+    // What the last step picked, and whether Ctrl-C came meanwhile.
+    let mut picked: Vec<u32> = Vec::new();
+    let mut step = |engine: &mut Engine<'_>, ids: &[i32], rows, picked: &mut Vec<u32>| {
+        picked.clear();
         let work = Work {
             seq: Some(seq),
             ids,
             types: &[],
-            rows: Rows::Last,
+            rows,
         };
         let run = engine.run(&[work], &mut |view| {
-            if view.spans[0].last {
-                token = Some(if gives_best && sampler.is_plainly_greedy() {
-                    sampler.take(view.best(0))?
+            let mut pick = |row| {
+                if gives_best && sampler.is_plainly_greedy() {
+                    sampler.take(view.best(row))
                 } else {
-                    sampler.sample(view.row(logits, 0))?
-                });
+                    sampler.sample(view.row(logits, row))
+                }
+            };
+            let span = &view.spans[0];
+            match rows {
+                Rows::All => prompt_lookup::check(span, ids, picked, pick)?,
+                _ if span.last => picked.push(pick(0)?),
+                _ => {}
             }
             if interrupt::requested() {
                 Err(Error::Interrupted)
@@ -200,39 +228,61 @@ pub fn continue_text(
             }
         });
         match run {
-            Ok(()) => Ok(token),
-            Err(Error::Interrupted) => Ok(None),
+            Ok(()) => Ok(false),
+            Err(Error::Interrupted) => Ok(true),
             Err(e) => Err(e),
         }
     };
     let start = Instant::now();
-    let mut next = step(engine, &as_i32(fresh))?;
+    let mut interrupted = step(engine, &as_i32(fresh), Rows::Last, &mut picked)?;
     done.prefill = start.elapsed();
     let start = Instant::now();
-    loop {
-        let Some(id) = next else {
+    let mut fed: Vec<i32> = Vec::new();
+    'text: loop {
+        for &id in &picked {
+            done.ids.push(id);
+            if request.eos.contains(&id) {
+                emit(Some(id), "")?;
+                done.finish = Finish::Stop;
+                break 'text;
+            }
+            let (text, stopped) = stops.push(&stream.push(id)?);
+            emit(Some(id), &text)?;
+            done.text.push_str(&text);
+            if stopped {
+                done.finish = Finish::Stop;
+                done.decode = start.elapsed();
+                return Ok(done);
+            }
+            if done.ids.len() >= max_new {
+                break 'text;
+            }
+        }
+        if interrupted {
             done.finish = Finish::Interrupted;
             break;
+        }
+        let Some(&last) = picked.last() else {
+            return Err(Error::Run("a step gave no token".into()));
         };
-        done.ids.push(id);
-        if request.eos.contains(&id) {
-            emit(Some(id), "")?;
-            done.finish = Finish::Stop;
-            break;
+        fed.clear();
+        fed.push(last as i32);
+        if request.lookup > 0 {
+            history.extend(&picked);
+            let room = prompt_lookup::room(engine, seq, 1).min(max_new - done.ids.len() - 1);
+            prompt_lookup::guess(&history, request.lookup.min(room), &mut fed);
         }
-        let (text, stopped) = stops.push(&stream.push(id)?);
-        emit(Some(id), &text)?;
-        done.text.push_str(&text);
-        if stopped {
-            done.finish = Finish::Stop;
-            done.decode = start.elapsed();
-            return Ok(done);
-        }
-        if done.ids.len() >= max_new {
-            break;
-        }
+        let rows = if fed.len() > 1 { Rows::All } else { Rows::Last };
+        let before = engine.len(seq);
         let step_start = Instant::now();
-        next = step(engine, &[id as i32])?;
+        interrupted = step(engine, &fed, rows, &mut picked)?;
+        if fed.len() > 1 && !picked.is_empty() {
+            done.guesses.guessed += fed.len() - 1;
+            done.guesses.right += picked.len() - 1;
+            if !engine.truncate(seq, before + picked.len()) {
+                return Err(Error::Run("wrong guesses cannot be taken back".into()));
+            }
+        }
         if done.ids.len() == 1 {
             done.first_step = step_start.elapsed();
         }

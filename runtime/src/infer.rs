@@ -5,12 +5,15 @@
 //! packed, run, and scattered back; masked positions are zero. Every row behaves as if alone.
 //! Not here: reading and checking the tensors, laying out the file.
 
+use crate::beam_search::{BeamParams, BeamSearch};
+use crate::beam_sequences::Sequences;
 use crate::engine::{Engine, Rows, StepView, Work};
-use crate::generation_flags::GenerationFlags;
+use crate::generation_flags::{Generation, GenerationFlags};
 use crate::infer_input::{Inputs, Row};
 use crate::kv_cache::SeqId;
+use crate::prompt_lookup;
 use crate::sampler::Sampler;
-use crate::sampling_params::{SamplingChoice, SamplingParams};
+use crate::sampling_params::SamplingParams;
 use crate::session::Session;
 use crate::tensor_file::{Spec, TensorFile};
 use crate::{Error, Result, infer_input};
@@ -54,6 +57,8 @@ enum Source {
     /// The residual stream at a layer boundary.
     Tap(usize),
     Probs,
+    /// The scores of a search's texts.
+    Scores,
 }
 
 /// The file and what goes into it.
@@ -94,9 +99,16 @@ impl Sink {
                             }
                         }
                     }
-                    Source::Probs => {}
+                    Source::Probs | Source::Scores => {}
                 }
             }
+        }
+    }
+
+    fn write_scores(&mut self, values: &[f32]) {
+        let is_scores = |(s, _): &(Source, usize)| matches!(s, Source::Scores);
+        if let Some(tensor) = self.sources.iter().position(is_scores) {
+            self.file.write(tensor, 0, values);
         }
     }
 
@@ -114,8 +126,7 @@ impl Sink {
 /// Runs `infer`.
 pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
     let m = session.manifest;
-    let choice = args.flags.choice()?;
-    if args.generate.is_none() && !args.probs && choice != SamplingChoice::default() {
+    if args.generate.is_none() && !args.probs && args.flags != GenerationFlags::default() {
         return Err(Error::Usage(
             "generation flags need --generate or --probs".into(),
         ));
@@ -133,7 +144,15 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
         )));
     }
     // Plain greedy unless the flags say otherwise: the file is all that an answer depends on.
-    let sampling = choice.resolve(&GenerationDefaults::default())?;
+    let generation = args.flags.resolve(&GenerationDefaults::default(), m)?;
+    if args.probs && generation.beams.is_some() {
+        return Err(Error::Usage("--probs and --beams exclude each other".into()));
+    }
+    if args.generate.is_none() && (generation.beams.is_some() || generation.returned > 1) {
+        return Err(Error::Usage(
+            "--beams and --num-return need --generate".into(),
+        ));
+    }
     let eos = parse_eos(args.eos.as_deref(), &m.tokens.eos)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|e| Error::Input(format!("cannot read {}: {e}", args.input.display())))?;
@@ -144,143 +163,297 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
     check_room(session, &inputs, new, args.generate.is_some() || args.probs)?;
 
     let longest = inputs.rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
+    // Sequences that one row of the input needs.
+    let copies = generation.beams.map_or(generation.returned, |b| b.beams);
     let at_once = match m.kind {
         Kind::Encoder => inputs.rows.len(),
-        Kind::Decoder => inputs.rows.len().min(m.limits.max_seqs as usize),
+        Kind::Decoder => inputs
+            .rows
+            .len()
+            .min((m.limits.max_seqs as usize / copies).max(1)),
     };
-    let sequences = if m.kind == Kind::Decoder { at_once } else { 0 };
+    let sequences = match m.kind {
+        Kind::Encoder => 0,
+        Kind::Decoder => at_once * copies,
+    };
     let mut engine = session.engine(sequences, longest.saturating_add(new), args.hidden_states)?;
-    let mut sink = create_file(session, args, &inputs)?;
-    let wants_rows = m.outputs.iter().any(|o| o.per == Per::Row);
-    let mut generated: Vec<Vec<i64>> = Vec::new();
+    let mut sink = create_file(session, args, &inputs, generation.returned)?;
+    let logits = engine.output("logits");
+    // Samplers hold rows of the vocabulary: only where tokens are wanted.
+    let wants_tokens = args.generate.is_some() || args.probs;
+    let mut run = Run {
+        logits: logits.unwrap_or(0),
+        vocab: logits.map_or(0, |o| m.outputs[o].width as usize),
+        longest: longest + new,
+        new,
+        eos: &eos,
+        generation: &generation,
+        continues: args.generate.is_some(),
+        probs: args.probs,
+        texts: Vec::new(),
+        scores: Vec::new(),
+    };
     for (group, rows) in inputs.rows.chunks(at_once.max(1)).enumerate() {
         let first = group * at_once;
-        let seqs: Vec<Option<SeqId>> = rows
-            .iter()
-            .map(|_| {
-                if sequences > 0 {
-                    engine.open().map(Some)
-                } else {
-                    Ok(None)
-                }
-            })
-            .collect::<Result<_>>()?;
-        let works: Vec<Work<'_>> = rows
-            .iter()
-            .zip(&seqs)
-            .map(|(row, &seq)| Work {
-                seq,
-                ids: &row.ids,
-                types: &row.types,
-                rows: if wants_rows { Rows::All } else { Rows::None },
-            })
-            .collect();
-        // Samplers hold rows of the vocabulary: only where tokens are wanted.
-        let vocab = engine
-            .output("logits")
-            .map_or(0, |o| m.outputs[o].width as usize);
-        let wanted = if args.generate.is_some() || args.probs {
-            rows.len()
+        if wants_tokens {
+            run.rows(&mut engine, &mut sink, rows, first)?;
         } else {
-            0
-        };
-        let mut samplers: Vec<Sampler> = (0..wanted)
-            .map(|r| {
-                let seed = sampling.seed.wrapping_add((first + r) as u64);
-                let mut sampler = Sampler::new(
-                    SamplingParams { seed, ..sampling },
-                    vocab,
-                    &eos,
-                    longest + new,
-                );
-                rows[r].ids.iter().for_each(|&t| sampler.observe(t as u32));
-                sampler
-            })
-            .collect();
-        let mut next: Vec<Vec<i32>> = vec![Vec::new(); rows.len()];
-        let logits = engine.output("logits");
-        engine.run(&works, &mut |view| {
-            sink.take(view, rows, first);
-            let Some(logits) = logits.filter(|_| !samplers.is_empty()) else {
-                return Ok(());
-            };
-            for span in view.spans.iter().filter(|s| s.last && s.rows > 0) {
-                let row = view.row(logits, span.row + span.rows - 1);
-                let sampler = &mut samplers[span.work];
-                if args.probs {
-                    sink.write_probs(first + span.work, sampler.distribution(row)?);
-                }
-                if new > 0 {
-                    next[span.work] = vec![sampler.sample(row)? as i32];
-                }
-            }
-            Ok(())
-        })?;
-        if args.generate.is_some() {
-            let seqs: Vec<SeqId> = seqs.iter().filter_map(|s| *s).collect();
-            generated.extend(continue_rows(
-                &mut engine,
-                &seqs,
-                &mut samplers,
-                next,
-                new,
-                &eos,
-            )?);
-        }
-        for seq in seqs.into_iter().flatten() {
-            engine.close(seq);
+            forward(&mut engine, &mut sink, rows, first)?;
         }
     }
     // All rows are as wide as the longest; the rest is the pad id.
-    let width = generated.iter().map(Vec::len).max().unwrap_or(0);
-    generated
+    let Run {
+        mut texts, scores, ..
+    } = run;
+    let fill = match generation.beams {
+        // A search fills with an end token where the pad id is 0, as Hugging Face's does.
+        Some(_) if m.tokens.pad == 0 => eos.first().copied().unwrap_or(0),
+        _ => m.tokens.pad,
+    };
+    let width = texts.iter().map(Vec::len).max().unwrap_or(0);
+    texts
         .iter_mut()
-        .for_each(|r| r.resize(width, i64::from(m.tokens.pad)));
-    sink.file.finish(&generated)
+        .for_each(|r| r.resize(width, i64::from(fill)));
+    sink.write_scores(&scores);
+    sink.file.finish(&texts)
 }
 
-/// Continues rows whose first new token is in `next`, until each has met an EOS or has `new`.
-fn continue_rows(
+/// What a group of rows needs for a run: sequences for decoders.
+fn open_rows<'r>(
     engine: &mut Engine<'_>,
-    seqs: &[SeqId],
-    samplers: &mut [Sampler],
-    mut next: Vec<Vec<i32>>,
+    rows: &'r [Row],
+) -> Result<(Vec<Option<SeqId>>, Vec<Work<'r>>)> {
+    let m = engine.manifest();
+    let wants_rows = m.outputs.iter().any(|o| o.per == Per::Row);
+    let mut seqs = Vec::with_capacity(rows.len());
+    for _ in rows {
+        seqs.push(match m.kind {
+            Kind::Encoder => None,
+            Kind::Decoder => Some(engine.open()?),
+        });
+    }
+    let work = |(row, &seq): (&'r Row, &Option<SeqId>)| Work {
+        seq,
+        ids: &row.ids,
+        types: &row.types,
+        rows: if wants_rows { Rows::All } else { Rows::None },
+    };
+    let works = rows.iter().zip(&seqs).map(work).collect();
+    Ok((seqs, works))
+}
+
+/// Runs rows and writes what the model gives.
+fn forward(engine: &mut Engine<'_>, sink: &mut Sink, rows: &[Row], first: usize) -> Result<()> {
+    let (seqs, works) = open_rows(engine, rows)?;
+    engine.run(&works, &mut |view| {
+        sink.take(view, rows, first);
+        Ok(())
+    })?;
+    seqs.into_iter().flatten().for_each(|seq| engine.close(seq));
+    Ok(())
+}
+
+/// Tokens behind rows.
+struct Run<'a> {
+    logits: usize,
+    vocab: usize,
+    /// Tokens of the longest sequence to be.
+    longest: usize,
+    /// New tokens.
     new: usize,
-    eos: &[u32],
-) -> Result<Vec<Vec<i64>>> {
-    let logits = engine.output("logits").unwrap_or(0);
-    let mut rows: Vec<Vec<i64>> = vec![Vec::new(); seqs.len()];
-    loop {
-        for (row, token) in rows.iter_mut().zip(&mut next) {
-            if let [id] = token[..] {
-                row.push(i64::from(id));
-                if eos.contains(&(id as u32)) || row.len() >= new {
-                    token.clear();
-                }
-            }
+    eos: &'a [u32],
+    generation: &'a Generation,
+    continues: bool,
+    probs: bool,
+    /// New tokens of each text.
+    texts: Vec<Vec<i64>>,
+    /// The score of each text of a search.
+    scores: Vec<f32>,
+}
+
+impl Run<'_> {
+    /// Runs rows, the first of which is row `first` of the file, and continues them.
+    fn rows(
+        &mut self,
+        engine: &mut Engine<'_>,
+        sink: &mut Sink,
+        rows: &[Row],
+        first: usize,
+    ) -> Result<()> {
+        match self.generation.beams {
+            Some(params) => self.search(engine, sink, rows, first, params),
+            None => self.sample(engine, sink, rows, first),
         }
-        let alive: Vec<usize> = (0..seqs.len()).filter(|&r| !next[r].is_empty()).collect();
-        if alive.is_empty() {
-            return Ok(rows);
-        }
-        let fed = next.clone();
-        let works: Vec<Work<'_>> = alive
-            .iter()
-            .map(|&r| Work {
-                seq: Some(seqs[r]),
-                ids: &fed[r],
-                types: &[],
-                rows: Rows::Last,
-            })
-            .collect();
+    }
+
+    fn sampler(&self, seed: u64) -> Sampler {
+        let sampling = SamplingParams {
+            seed: self.generation.sampling.seed.wrapping_add(seed),
+            ..self.generation.sampling
+        };
+        Sampler::new(sampling, self.vocab, self.eos, self.longest).biased(&self.generation.bias)
+    }
+
+    fn search(
+        &mut self,
+        engine: &mut Engine<'_>,
+        sink: &mut Sink,
+        rows: &[Row],
+        first: usize,
+        params: BeamParams,
+    ) -> Result<()> {
+        let (seqs, works) = open_rows(engine, rows)?;
+        let prompts = rows.iter().map(as_tokens).collect();
+        let sampler = self.sampler(first as u64).keeping(1 + self.eos.len());
+        let mut search = BeamSearch::new(params, sampler, self.eos, prompts, self.new);
         engine.run(&works, &mut |view| {
-            for span in view.spans {
-                let r = alive[span.work];
-                next[r][0] = samplers[r].sample(view.row(logits, span.row))? as i32;
+            sink.take(view, rows, first);
+            for span in view.spans.iter().filter(|s| s.last && s.rows > 0) {
+                let row = view.row(self.logits, span.row + span.rows - 1);
+                search.first(span.work, row)?;
             }
             Ok(())
         })?;
+        let seqs = seqs.into_iter().flatten().collect();
+        let mut sequences = Sequences::new(engine, seqs, self.logits);
+        search.run(&mut sequences)?;
+        sequences.close();
+        for hypothesis in search.results().into_iter().flatten() {
+            self.scores.push(hypothesis.score);
+            let ids = hypothesis.ids.into_iter().map(i64::from);
+            self.texts.push(ids.collect());
+        }
+        Ok(())
     }
+
+    fn sample(
+        &mut self,
+        engine: &mut Engine<'_>,
+        sink: &mut Sink,
+        rows: &[Row],
+        first: usize,
+    ) -> Result<()> {
+        let copies = self.generation.returned;
+        let (seqs, works) = open_rows(engine, rows)?;
+        let mut samplers: Vec<Sampler> = Vec::with_capacity(rows.len() * copies);
+        for (r, row) in rows.iter().enumerate() {
+            for c in 0..copies {
+                let mut sampler = self.sampler(((first + r) * copies + c) as u64);
+                row.ids.iter().for_each(|&t| sampler.observe(t as u32));
+                samplers.push(sampler);
+            }
+        }
+        let mut next: Vec<Vec<u32>> = vec![Vec::new(); samplers.len()];
+        engine.run(&works, &mut |view| {
+            sink.take(view, rows, first);
+            for span in view.spans.iter().filter(|s| s.last && s.rows > 0) {
+                let row = view.row(self.logits, span.row + span.rows - 1);
+                let texts = span.work * copies..(span.work + 1) * copies;
+                if self.probs {
+                    let sampler = &mut samplers[texts.start];
+                    sink.write_probs(first + span.work, sampler.distribution(row)?);
+                }
+                if self.new > 0 {
+                    for text in texts {
+                        next[text].push(samplers[text].sample(row)?);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let mut all = Vec::with_capacity(samplers.len());
+        for seq in seqs.into_iter().flatten() {
+            for copy in 0..copies {
+                all.push(if copy == 0 { seq } else { engine.fork(seq)? });
+            }
+        }
+        if self.continues {
+            let history = match self.generation.lookup {
+                0 => vec![Vec::new(); all.len()],
+                _ => (0..all.len())
+                    .map(|i| as_tokens(&rows[i / copies]))
+                    .collect(),
+            };
+            let texts = self.continue_rows(engine, &all, &mut samplers, next, history)?;
+            self.texts.extend(texts);
+        }
+        all.into_iter().for_each(|seq| engine.close(seq));
+        Ok(())
+    }
+
+    /// Continues sequences whose first new token is in `next`, until each has met an EOS or has
+    /// enough. `history` are their tokens so far, for guesses.
+    fn continue_rows(
+        &self,
+        engine: &mut Engine<'_>,
+        seqs: &[SeqId],
+        samplers: &mut [Sampler],
+        mut next: Vec<Vec<u32>>,
+        mut history: Vec<Vec<u32>>,
+    ) -> Result<Vec<Vec<i64>>> {
+        let lookup = self.generation.lookup;
+        let mut texts: Vec<Vec<i64>> = vec![Vec::new(); seqs.len()];
+        // The ids of the next step: the last token and guesses; empty where the text has ended.
+        let mut fed: Vec<Vec<i32>> = vec![Vec::new(); seqs.len()];
+        loop {
+            for (r, text) in texts.iter_mut().enumerate() {
+                fed[r].clear();
+                let mut ended = next[r].is_empty();
+                for &id in &next[r] {
+                    text.push(i64::from(id));
+                    ended = self.eos.contains(&id) || text.len() >= self.new;
+                    if ended {
+                        break;
+                    }
+                }
+                if let (false, Some(&last)) = (ended, next[r].last()) {
+                    fed[r].push(last as i32);
+                }
+                if lookup > 0 {
+                    history[r].extend(&next[r]);
+                }
+                next[r].clear();
+            }
+            let alive: Vec<usize> = (0..seqs.len()).filter(|&r| !fed[r].is_empty()).collect();
+            if alive.is_empty() {
+                return Ok(texts);
+            }
+            if lookup > 0 {
+                for &r in &alive {
+                    let room = prompt_lookup::room(engine, seqs[r], alive.len());
+                    let most = lookup.min(room).min(self.new - texts[r].len() - 1);
+                    prompt_lookup::guess(&history[r], most, &mut fed[r]);
+                }
+            }
+            let before: Vec<usize> = alive.iter().map(|&r| engine.len(seqs[r])).collect();
+            let works: Vec<Work<'_>> = alive
+                .iter()
+                .map(|&r| Work {
+                    seq: Some(seqs[r]),
+                    ids: &fed[r],
+                    types: &[],
+                    rows: Rows::All,
+                })
+                .collect();
+            engine.run(&works, &mut |view| {
+                for span in view.spans {
+                    let r = alive[span.work];
+                    let pick = |row| samplers[r].sample(view.row(self.logits, row));
+                    prompt_lookup::check(span, &fed[r], &mut next[r], pick)?;
+                }
+                Ok(())
+            })?;
+            for (&r, before) in alive.iter().zip(before) {
+                if !engine.truncate(seqs[r], before + next[r].len()) {
+                    return Err(Error::Run("wrong guesses cannot be taken back".into()));
+                }
+            }
+        }
+    }
+}
+
+fn as_tokens(row: &Row) -> Vec<u32> {
+    row.ids.iter().map(|&t| t as u32).collect()
 }
 
 fn parse_eos(given: Option<&str>, default: &[u32]) -> Result<Vec<u32>> {
@@ -317,7 +490,12 @@ fn check_room(session: &Session<'_>, inputs: &Inputs, new: usize, generates: boo
     Ok(())
 }
 
-fn create_file(session: &Session<'_>, args: &InferArgs, inputs: &Inputs) -> Result<Sink> {
+fn create_file(
+    session: &Session<'_>,
+    args: &InferArgs,
+    inputs: &Inputs,
+    returned: usize,
+) -> Result<Sink> {
     let m = session.manifest;
     let (b, s) = (inputs.rows.len(), inputs.columns);
     let mut specs: Vec<Spec> = Vec::new();
@@ -357,9 +535,14 @@ fn create_file(session: &Session<'_>, args: &InferArgs, inputs: &Inputs) -> Resu
         specs.push(("probs".into(), vec![b, vocab]));
         sources.push((Source::Probs, vocab));
     }
+    let texts = b.saturating_mul(returned);
+    if args.flags.beams.is_some_and(|n| n > 1) {
+        specs.push(("sequences_scores".into(), vec![texts]));
+        sources.push((Source::Scores, texts));
+    }
     let ids = args
         .generate
-        .map(|n| ("generated_ids".to_owned(), vec![b, n]));
+        .map(|n| ("generated_ids".to_owned(), vec![texts, n]));
     let file = TensorFile::create(&args.output, ids, specs)?;
     Ok(Sink {
         file,

@@ -3,13 +3,17 @@
 //! Input: the payload behind the executable, a command line, texts and tensor files. Output: text,
 //! ids, vectors, tensor files. From the inside out: [`memory`], [`barrier`], [`threads`],
 //! [`kv_cache`] and [`engine`] run steps; [`tokenizer`], [`chat_template`], [`text_stream`] and
-//! [`sampler`] stand between tokens and text; one file for each task of the command line; [`entry`]
-//! starts it all and is the only one that prints errors and chooses exit codes.
+//! [`sampler`] stand between tokens and text; [`decode_loop`] and [`beam_search`] choose texts; one
+//! file for each task of the command line; [`entry`] starts it all and is the only one that prints
+//! errors and chooses exit codes.
 //!
 //! Deliberately not here: model formats, anything about layers or kernels (the generated code
 //! knows those), and the network.
 
 pub mod barrier;
+pub mod beam_search;
+pub mod beam_sequences;
+pub mod beam_text;
 pub mod bench;
 pub mod chat;
 pub mod chat_template;
@@ -33,6 +37,7 @@ pub mod payload;
 pub mod peaks;
 pub mod perplexity;
 pub mod profile;
+pub mod prompt_lookup;
 pub mod recorder;
 pub mod sampler;
 pub mod sampling_params;

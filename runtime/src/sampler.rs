@@ -1,9 +1,11 @@
 //! Picks the next token from a row of logits.
 //!
 //! Input: logits `[vocab]` and the tokens seen so far (prompt and continuation). Output: a token,
-//! or the distribution it would be drawn from. The processors and their order are Hugging Face's:
-//! repetition penalty, no repeated n-grams, no early end, then (when sampling) temperature, top-k,
-//! top-p, min-p, typical.
+//! or the distribution it would be drawn from, or (for beams) its likeliest continuations. The
+//! processors and their order are Hugging Face's: logit bias, repetition penalty, no repeated
+//! n-grams, no early end, then (when sampling) temperature, top-k, top-p, min-p, typical. Presence
+//! and frequency penalties, which Hugging Face lacks, come behind the repetition penalty and count
+//! new tokens only, as OpenAI's do.
 //!
 //! Invariants: no allocation after [`Sampler::new`]; the same seed and logits give the same
 //! tokens, whatever else runs. Not here: stop strings, and ending at an EOS.
@@ -48,6 +50,24 @@ pub struct Sampler {
     seen: Vec<u64>,
     /// The tokens in order; empty unless n-grams are looked at.
     history: Vec<u32>,
+    /// New tokens and how often each came, by token; empty unless they are penalised.
+    counts: Vec<(u32, u32)>,
+    /// What is added to the logits of some tokens.
+    bias: Vec<(u32, f32)>,
+    /// Tokens that the cuts leave at least.
+    least: usize,
+    /// Continuations that were asked for last.
+    found: Vec<Scored>,
+}
+
+/// A possible next token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    pub token: u32,
+    /// Its processed log-probability.
+    pub score: f32,
+    /// What it is ordered by: the score, with noise when sampling.
+    pub key: f64,
 }
 
 impl Sampler {
@@ -75,16 +95,70 @@ impl Sampler {
             surprise: vec![0.0; surprise],
             seen: vec![0; vocab.div_ceil(64)],
             history: Vec::with_capacity(history),
+            counts: Vec::with_capacity(if params.counts_tokens() { tokens } else { 0 }),
+            bias: Vec::new(),
+            least: 1,
+            found: Vec::new(),
         }
+    }
+
+    /// Adds numbers to the logits of some tokens, before anything else.
+    pub fn biased(mut self, bias: &[(u32, f32)]) -> Sampler {
+        self.bias = bias.to_vec();
+        self
+    }
+
+    /// Makes the cuts leave at least `least` tokens.
+    pub fn keeping(mut self, least: usize) -> Sampler {
+        self.least = least.max(1);
+        self
+    }
+
+    /// The seed of the draws.
+    pub fn seed(&self) -> u64 {
+        self.params.seed
     }
 
     /// Forgets the tokens and the draws: ready for another sequence.
     pub fn reset(&mut self, seed: u64) {
         self.params.seed = seed;
         self.draws = 0;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.picked = 0;
         self.seen.fill(0);
         self.history.clear();
+        self.counts.clear();
+    }
+
+    /// Makes a prompt and the tokens behind it those that were seen and picked.
+    pub fn recall(&mut self, prompt: &[u32], picked: &[u32]) {
+        self.picked = picked.len() as u32;
+        if self.looks_back() {
+            self.forget();
+            prompt.iter().for_each(|&t| self.observe(t));
+            picked.iter().for_each(|&t| self.note(t));
+        }
+    }
+
+    /// Whether processors depend on the tokens so far.
+    fn looks_back(&self) -> bool {
+        let p = self.params;
+        p.repeat_penalty != 1.0 || p.no_repeat_ngram > 0 || p.counts_tokens()
+    }
+
+    /// Counts a token that was picked.
+    fn note(&mut self, token: u32) {
+        self.picked += 1;
+        self.observe(token);
+        if self.params.counts_tokens() {
+            match self.counts.binary_search_by_key(&token, |(t, _)| *t) {
+                Ok(at) => self.counts[at].1 += 1,
+                Err(at) => self.counts.insert(at, (token, 1)),
+            }
+        }
     }
 
     /// Tells the sampler of a token of the prompt; those it picks it knows.
@@ -105,7 +179,7 @@ impl Sampler {
             self.weigh(logits)?;
             self.pick(draw)
         } else if self.has_processors() {
-            self.process(logits);
+            self.load(logits);
             argmax(&self.scores)
         } else {
             argmax(logits)
@@ -126,9 +200,60 @@ impl Sampler {
     /// Takes a token that was picked elsewhere, by [`Sampler::is_plainly_greedy`].
     pub fn take(&mut self, token: Option<u32>) -> Result<u32> {
         let token = token.ok_or_else(no_number)?;
-        self.picked += 1;
-        self.observe(token);
+        self.note(token);
         Ok(token)
+    }
+
+    /// The `count` best continuations by processed log-probability, best first, fewer where fewer
+    /// are allowed. When sampling they are drawn without replacement instead: noise that only
+    /// depends on `seed`, `draw` and the token puts them in order.
+    pub fn continuations(
+        &mut self,
+        logits: &[f32],
+        count: usize,
+        seed: u64,
+        draw: u64,
+    ) -> Result<&[Scored]> {
+        self.scores.clear();
+        self.scores.extend_from_slice(logits);
+        let best = largest(&self.scores);
+        if !best.is_finite() {
+            return Err(no_number());
+        }
+        let total: f64 = self.scores.iter().map(|&s| f64::from((s - best).exp())).sum();
+        let log_total = total.ln() as f32;
+        // In two steps, as a sum of both would lose digits where the logits are large.
+        self.scores.iter_mut().for_each(|s| *s = (*s - best) - log_total);
+        self.process();
+        let sampled = self.params.temperature > 0.0;
+        if sampled {
+            self.cut()?;
+        } else {
+            self.top.reserve((2 * count).saturating_sub(self.top.len()));
+            self.keep_top(count);
+        }
+        let vocab = logits.len() as u64;
+        let scored = self.kept.iter().map(|&token| {
+            let score = self.scores[token as usize];
+            let noise = if sampled {
+                // Gumbel's: the largest of score + noise is a draw from the distribution.
+                let at = draw.wrapping_mul(vocab).wrapping_add(u64::from(token));
+                -(-uniform(seed, at).max(f64::MIN_POSITIVE).ln()).ln()
+            } else {
+                0.0
+            };
+            let key = f64::from(score) + noise;
+            Scored { token, score, key }
+        });
+        self.found.clear();
+        self.found.extend(scored);
+        let order = |a: &Scored, b: &Scored| b.key.total_cmp(&a.key).then(a.token.cmp(&b.token));
+        if self.found.len() > count {
+            self.found.select_nth_unstable_by(count, order);
+            self.found.truncate(count);
+        }
+        self.found.sort_unstable_by(order);
+        Ok(&self.found)
     }
 
     /// The distribution of the next token after all processors `[vocab]`. Greedy parameters count
@@ -147,32 +272,8 @@ impl Sampler {
 
     /// Leaves the tokens that may be picked in `kept`, and their probabilities in `scores`.
     fn weigh(&mut self, logits: &[f32]) -> Result<()> {
-        self.process(logits);
-        let p = self.params;
-        if p.temperature > 0.0 && p.temperature != 1.0 {
-            self.scores.iter_mut().for_each(|s| *s /= p.temperature);
-        }
-        let best = largest(&self.scores);
-        if !best.is_finite() {
-            return Err(no_number());
-        }
-        self.keep_top(p.top_k as usize);
-        if p.top_p < 1.0 {
-            self.cut_top_p(f64::from(p.top_p), best);
-        }
-        let scores = &mut self.scores;
-        if p.min_p > 0.0 {
-            // The likeliest token is always left, so this is its probability relative to it. What
-            // is surely too small needs no exponential.
-            let far = p.min_p.ln() - 0.01;
-            self.kept.retain(|&t| {
-                let below = scores[t as usize] - best;
-                below >= far && below.exp() >= p.min_p
-            });
-        }
-        if p.typical < 1.0 {
-            self.cut_typical(f64::from(p.typical), best);
-        }
+        self.load(logits);
+        let best = self.cut()?;
         let scores = &mut self.scores;
         let mut sum = 0.0;
         for &t in &self.kept {
@@ -185,6 +286,48 @@ impl Sampler {
             *s = (f64::from(*s) / sum) as f32;
         }
         Ok(())
+    }
+
+    /// Divides by the temperature and leaves the tokens that may be picked in `kept`; the largest
+    /// score.
+    fn cut(&mut self) -> Result<f32> {
+        let p = self.params;
+        if p.temperature > 0.0 && p.temperature != 1.0 {
+            self.scores.iter_mut().for_each(|s| *s /= p.temperature);
+        }
+        let best = largest(&self.scores);
+        if !best.is_finite() {
+            return Err(no_number());
+        }
+        self.keep_top(match p.top_k as usize {
+            0 => 0,
+            k => k.max(self.least),
+        });
+        // From this score on tokens stay, however small the mass that is asked for.
+        let stays = match self.least {
+            1 => f32::INFINITY,
+            n => {
+                let kept = self.kept.iter().map(|&t| self.scores[t as usize]);
+                nth_largest(kept, n, &mut self.top).unwrap_or(f32::NEG_INFINITY)
+            }
+        };
+        if p.top_p < 1.0 {
+            self.cut_top_p(f64::from(p.top_p), best, stays);
+        }
+        let scores = &self.scores;
+        if p.min_p > 0.0 {
+            // The likeliest token is always left, so this is its probability relative to it. What
+            // is surely too small needs no exponential.
+            let far = p.min_p.ln() - 0.01;
+            self.kept.retain(|&t| {
+                let below = scores[t as usize] - best;
+                scores[t as usize] >= stays || below >= far && below.exp() >= p.min_p
+            });
+        }
+        if p.typical < 1.0 {
+            self.cut_typical(f64::from(p.typical), best);
+        }
+        Ok(best)
     }
 
     /// The token at `draw` of the cumulative distribution.
@@ -206,16 +349,31 @@ impl Sampler {
 
     /// True if greedy picking must look at more than the logits.
     fn has_processors(&self) -> bool {
-        let p = self.params;
-        p.repeat_penalty != 1.0 || p.no_repeat_ngram > 0 || self.picked < p.min_new_tokens
+        self.looks_back() || !self.bias.is_empty() || self.picked < self.params.min_new_tokens
     }
 
     /// Copies the logits and applies what does not depend on sampling.
-    fn process(&mut self, logits: &[f32]) {
+    fn load(&mut self, logits: &[f32]) {
         self.scores.clear();
         self.scores.extend_from_slice(logits);
+        self.process();
+    }
+
+    /// Applies what does not depend on sampling.
+    fn process(&mut self) {
+        for &(token, bias) in &self.bias {
+            if let Some(s) = self.scores.get_mut(token as usize) {
+                *s += bias;
+            }
+        }
         if self.params.repeat_penalty != 1.0 {
             self.penalise(self.params.repeat_penalty);
+        }
+        for &(token, count) in &self.counts {
+            if let Some(s) = self.scores.get_mut(token as usize) {
+                *s -= self.params.frequency_penalty * count as f32;
+                *s -= self.params.presence_penalty;
+            }
         }
         if self.params.no_repeat_ngram > 0 {
             self.ban_repeats(self.params.no_repeat_ngram as usize);
@@ -274,8 +432,9 @@ impl Sampler {
         }
     }
 
-    /// Keeps the smallest set of likeliest tokens whose probabilities reach `p`.
-    fn cut_top_p(&mut self, p: f64, best: f32) {
+    /// Keeps the smallest set of likeliest tokens whose probabilities reach `p`, and those of at
+    /// least the score `stays`.
+    fn cut_top_p(&mut self, p: f64, best: f32, stays: f32) {
         let scores = &self.scores;
         let weight = |t: u32| f64::from((scores[t as usize] - best).exp());
         let total: f64 = self.kept.iter().map(|&t| weight(t)).sum();
@@ -286,7 +445,9 @@ impl Sampler {
         for far in [enough, f32::INFINITY] {
             if let Some(last) = self.last_of_mass(p * total, best, far) {
                 let scores = &self.scores;
-                self.kept.retain(|&t| descending(scores, t, last).is_le());
+                self.kept.retain(|&t| {
+                    descending(scores, t, last).is_le() || scores[t as usize] >= stays
+                });
                 return;
             }
         }
@@ -364,7 +525,9 @@ impl Sampler {
             reached >= mass
         });
         if let Some(&last) = last {
-            self.kept.retain(|&t| nearest(t, last).is_le());
+            let least = self.order.get(self.least - 1).copied().unwrap_or(last);
+            self.kept
+                .retain(|&t| nearest(t, last).is_le() || nearest(t, least).is_le());
         }
     }
 }
@@ -379,7 +542,7 @@ const BUCKETS: usize = 2048;
 /// The n-th largest number, in one pass; none if there are fewer. `top` holds up to `2 n` of them.
 fn nth_largest(scores: impl Iterator<Item = f32>, n: usize, top: &mut Vec<f32>) -> Option<f32> {
     top.clear();
-    let most = top.capacity().min(2 * n);
+    let most = top.capacity().min(2 * n).max(n + 1);
     let mut least = f32::NEG_INFINITY;
     for score in scores {
         // Once there are n, those that are no larger than the n-th change nothing.
@@ -400,7 +563,7 @@ fn nth_largest(scores: impl Iterator<Item = f32>, n: usize, top: &mut Vec<f32>) 
 }
 
 fn no_number() -> Error {
-    Error::Run("the model's logits are not numbers".into())
+    Error::Run("no token can be picked: the logits are not numbers, or none is allowed".into())
 }
 
 /// Higher scores first; equal ones by token, so that the order is total.
@@ -440,194 +603,4 @@ pub fn argmax(scores: &[f32]) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sampling_params::GREEDY;
-
-    fn check(params: SamplingParams, seen: &[u32], logits: &[f32], expected: &[f32]) {
-        let mut sampler = Sampler::new(params, logits.len(), &[], 0);
-        seen.iter().for_each(|&t| sampler.observe(t));
-        let probs = sampler.distribution(logits).unwrap();
-        for (p, e) in probs.iter().zip(expected) {
-            assert!((p - e).abs() < 1e-6, "{probs:?} is not {expected:?}");
-        }
-    }
-
-    fn log(probs: &[f32]) -> Vec<f32> {
-        probs.iter().map(|p| p.ln() + 3.0).collect()
-    }
-
-    #[test]
-    fn cuts_keep_what_they_should() {
-        let logits = log(&[0.1, 0.4, 0.2, 0.3]);
-        check(GREEDY, &[], &logits, &[0.1, 0.4, 0.2, 0.3]);
-        let k = SamplingParams { top_k: 2, ..GREEDY };
-        check(k, &[], &logits, &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
-        let p = SamplingParams {
-            top_p: 0.6,
-            ..GREEDY
-        };
-        check(p, &[], &logits, &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
-        let p = SamplingParams {
-            top_p: 0.01,
-            ..GREEDY
-        };
-        check(p, &[], &logits, &[0.0, 1.0, 0.0, 0.0]);
-        let m = SamplingParams {
-            min_p: 0.45,
-            ..GREEDY
-        };
-        check(m, &[], &logits, &[0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]);
-        let t = SamplingParams {
-            temperature: 0.5,
-            ..GREEDY
-        };
-        check(
-            t,
-            &[],
-            &logits,
-            &[0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3],
-        );
-        let ties = SamplingParams { top_k: 1, ..GREEDY };
-        check(ties, &[], &[1.0, 1.0, 0.0], &[0.5, 0.5, 0.0]);
-    }
-
-    #[test]
-    fn seen_tokens_are_penalised_by_sign() {
-        let r = SamplingParams {
-            repeat_penalty: 2.0,
-            ..GREEDY
-        };
-        let mut s = Sampler::new(r, 3, &[], 0);
-        s.observe(0);
-        s.observe(1);
-        s.observe(1);
-        s.observe(99);
-        s.process(&[4.0, -1.0, 1.0]);
-        assert_eq!(s.scores, [2.0, -2.0, 1.0]);
-        assert_eq!(s.sample(&[1.5, 0.0, 1.0]).unwrap(), 2);
-    }
-
-    #[test]
-    fn ngrams_do_not_repeat() {
-        let params = SamplingParams {
-            no_repeat_ngram: 2,
-            ..GREEDY
-        };
-        let mut s = Sampler::new(params, 4, &[], 8);
-        let logits = [3.0, 2.0, 1.0, 0.0];
-        let picked: Vec<u32> = (0..7).map(|_| s.sample(&logits).unwrap()).collect();
-        // 0 0, then (0 0) is taken: 0 1, then 1 0, then (0 0) and (0 1) are taken: 0 2…
-        assert_eq!(picked, [0, 0, 1, 0, 2, 0, 3]);
-        let mut s = Sampler::new(
-            SamplingParams {
-                no_repeat_ngram: 1,
-                ..GREEDY
-            },
-            3,
-            &[],
-            8,
-        );
-        s.observe(0);
-        assert_eq!(s.sample(&logits[..3]).unwrap(), 1);
-        let mut s = Sampler::new(
-            SamplingParams {
-                no_repeat_ngram: 5,
-                ..GREEDY
-            },
-            3,
-            &[],
-            8,
-        );
-        assert_eq!(s.sample(&logits[..3]).unwrap(), 0);
-    }
-
-    #[test]
-    fn the_end_can_be_put_off() {
-        let params = SamplingParams {
-            min_new_tokens: 2,
-            ..GREEDY
-        };
-        let mut s = Sampler::new(params, 2, &[0, 99], 0);
-        let picked: Vec<u32> = (0..3).map(|_| s.sample(&[1.0, 0.0]).unwrap()).collect();
-        assert_eq!(picked, [1, 1, 0]);
-    }
-
-    #[test]
-    fn typical_tokens_are_neither_too_likely_nor_too_unlikely() {
-        // Entropy 1.1683; distances from it: 0.4752, 0.2207, 0.4411, 1.8275.
-        let logits = log(&[0.5, 0.25, 0.2, 0.05]);
-        let t = |typical| SamplingParams { typical, ..GREEDY };
-        check(t(0.2), &[], &logits, &[0.0, 1.0, 0.0, 0.0]);
-        check(t(0.3), &[], &logits, &[0.0, 25.0 / 45.0, 20.0 / 45.0, 0.0]);
-        check(
-            t(0.9),
-            &[],
-            &logits,
-            &[50.0 / 95.0, 25.0 / 95.0, 20.0 / 95.0, 0.0],
-        );
-    }
-
-    #[test]
-    fn draws_follow_the_distribution_and_the_seed() {
-        let params = SamplingParams {
-            temperature: 1.0,
-            seed: 7,
-            ..GREEDY
-        };
-        let logits = log(&[0.1, 0.6, 0.3]);
-        let mut sampler = Sampler::new(params, 3, &[], 0);
-        let mut run = |seed| {
-            sampler.reset(seed);
-            (0..3000)
-                .map(|_| sampler.sample(&logits).unwrap())
-                .collect::<Vec<_>>()
-        };
-        let (a, b, c) = (run(7), run(7), run(8));
-        assert_eq!(a, b);
-        assert_ne!(a, c);
-        for (token, p) in [(0, 0.1), (1, 0.6), (2, 0.3)] {
-            let share = a.iter().filter(|&&t| t == token).count() as f64 / 3000.0;
-            assert!((share - p).abs() < 0.03, "{token}: {share}");
-        }
-    }
-
-    #[test]
-    fn a_long_tail_is_ranked_wholly() {
-        let logits = vec![0.0; 5000];
-        let mut s = Sampler::new(
-            SamplingParams {
-                top_p: 0.5,
-                ..GREEDY
-            },
-            5000,
-            &[],
-            0,
-        );
-        let kept = s
-            .distribution(&logits)
-            .unwrap()
-            .iter()
-            .filter(|p| **p > 0.0)
-            .count();
-        assert_eq!(kept, 2500);
-    }
-
-    #[test]
-    fn what_is_not_a_number_is_never_picked() {
-        let mut s = Sampler::new(GREEDY, 3, &[], 0);
-        assert_eq!(s.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY]).unwrap(), 1);
-        assert!(s.sample(&[f32::NAN; 3]).is_err());
-        let mut s = Sampler::new(
-            SamplingParams {
-                temperature: 1.0,
-                ..GREEDY
-            },
-            3,
-            &[],
-            0,
-        );
-        assert_eq!(s.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY]).unwrap(), 1);
-        assert!(s.sample(&[f32::NAN; 3]).is_err());
-    }
-}
+mod tests;

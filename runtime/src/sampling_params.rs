@@ -20,6 +20,10 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Above 1: tokens that were seen become less likely.
     pub repeat_penalty: f32,
+    /// Taken off the logit of each new token that came.
+    pub presence_penalty: f32,
+    /// Taken off the logit of a new token as often as it came.
+    pub frequency_penalty: f32,
     /// No n-gram of this many tokens comes twice; 0 allows all.
     pub no_repeat_ngram: u32,
     /// No end-of-text token before this many new tokens.
@@ -36,11 +40,20 @@ pub const GREEDY: SamplingParams = SamplingParams {
     top_p: 1.0,
     min_p: 0.0,
     repeat_penalty: 1.0,
+    presence_penalty: 0.0,
+    frequency_penalty: 0.0,
     no_repeat_ngram: 0,
     min_new_tokens: 0,
     typical: 1.0,
     seed: 0,
 };
+
+impl SamplingParams {
+    /// Whether the number of times that tokens came counts.
+    pub fn counts_tokens(&self) -> bool {
+        self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+}
 
 /// What a command line says; what it leaves out comes from the model's generation_config.json.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -50,6 +63,8 @@ pub struct SamplingChoice {
     pub top_p: Option<f32>,
     pub min_p: Option<f32>,
     pub repeat_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
+    pub frequency_penalty: Option<f32>,
     pub no_repeat_ngram: Option<u32>,
     pub min_new_tokens: Option<u32>,
     pub typical: Option<f32>,
@@ -104,11 +119,19 @@ impl SamplingChoice {
             |v| v > 0.0 && v <= 1.0,
             "above 0, up to 1",
         )?;
+        for (name, value) in [
+            ("presence-penalty", self.presence_penalty),
+            ("frequency-penalty", self.frequency_penalty),
+        ] {
+            within(name, value, |v| v.abs() <= 1e6, "from -1e6 to 1e6")?;
+        }
         let greedy = SamplingParams {
             repeat_penalty: self
                 .repeat_penalty
                 .or(defaults.repetition_penalty)
                 .unwrap_or(1.0),
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             no_repeat_ngram: self.no_repeat_ngram.unwrap_or(0),
             min_new_tokens: self.min_new_tokens.unwrap_or(0),
             ..GREEDY

@@ -1,4 +1,5 @@
-//! Golden models through executables: every output of `infer`, greedy generation, and the same bits
+//! Golden models through executables: every output of `infer`, greedy generation, beams, logits
+//! processors, distributions of the next token, and the same bits
 //! alone, in a batch, with one thread or two, in one pass or step by step.
 
 use std::path::Path;
@@ -7,76 +8,9 @@ use llmc_tests::{
     binaries::{self, Compiled},
     gguf::{Elements, Gguf},
     golden::{self, Case, Data, Tensor, Tensors},
+    golden_run::{self, Runner, infer, scenario},
     model_copy,
 };
-
-/// Runs `infer`; what it wrote.
-fn infer(model: &Compiled, inputs: &Tensors, args: &[&str]) -> Tensors {
-    let (input, output) = (
-        model.dir.path().join("in.st"),
-        model.dir.path().join("out.st"),
-    );
-    golden::write(&input, inputs);
-    let mut all = vec!["infer", input.to_str().unwrap(), output.to_str().unwrap()];
-    all.extend(args);
-    binaries::ok(&model.exe, &all);
-    golden::read(&output)
-}
-
-/// Compares a scenario; the differences.
-fn scenario(case: &Case, model: &Compiled, name: &str, problems: &mut Vec<String>) {
-    let inputs = case.inputs(name);
-    let tokens = case
-        .outputs(name)
-        .find(|(n, _)| *n == "generated_ids")
-        .map(|(_, t)| t.shape[1]);
-    let count = tokens.unwrap_or(0).to_string();
-    let mut args = vec!["--hidden-states"];
-    if tokens.is_some() {
-        args.extend(["--generate", &count, "--eos", "none"]);
-    }
-    let found = infer(model, &inputs, &args);
-    for (what, expected) in case.outputs(name) {
-        if what == "generated_margin" || what == "generated_max_logit" {
-            continue;
-        }
-        if what == "generated_ids" && case.is_padded_longrope(name) {
-            continue;
-        }
-        // The directory does not say how to pool: the golden's is computed from the last state.
-        if what == "sentence_embedding" && !case.dir.join("modules.json").exists() {
-            continue;
-        }
-        let label = format!("{} {name}.{what}", case.name);
-        let result = match found.get(what) {
-            Some(t) => case.compare(&label, expected, t, inputs.get("attention_mask")),
-            None => Err(format!("{label} is missing")),
-        };
-        problems.extend(result.err());
-    }
-}
-
-fn eos_test(case: &Case, model: &Compiled, problems: &mut Vec<String>) {
-    let Some((_, expected)) = case
-        .outputs("eos_test")
-        .find(|(n, _)| *n == "generated_ids")
-        .filter(|_| !case.is_padded_longrope("eos_test"))
-    else {
-        return;
-    };
-    let eos = case.scalar("eos_test.eos_token_id").unwrap().to_string();
-    let count = expected.shape[1].to_string();
-    let found = infer(
-        model,
-        &case.inputs("batch"),
-        &["--generate", &count, "--eos", &eos],
-    );
-    let label = format!("{} eos_test.generated_ids", case.name);
-    problems.extend(
-        case.compare(&label, expected, &found["generated_ids"], None)
-            .err(),
-    );
-}
 
 /// One row alone gives the bits that it gives in a batch; one thread those of two; greedy steps
 /// through the cache the argmax of one pass.
@@ -176,17 +110,21 @@ fn check_all(cases: Vec<Case>, options: &[&str]) {
     let mut problems = Vec::new();
     for case in cases {
         let model = binaries::compile(Path::new(&case.dir), options);
-        for name in ["single", "cross", "short", "batch"] {
-            if case.has(name) {
-                scenario(&case, &model, name, &mut problems);
-            }
-        }
-        eos_test(&case, &model, &mut problems);
         determinism(&case, &model, &mut problems);
         // Keys of a growing rope stay as the prompt's length and their own positions made them.
         if !case.name.contains("dynamic") {
             stepping(&case, &model, &mut problems);
         }
+        let model = Runner::Executable(model);
+        for name in ["single", "cross", "short", "batch"] {
+            if case.has(name) {
+                problems.extend(scenario(&case, &model, name));
+            }
+        }
+        problems.extend(golden_run::eos_test(&case, &model));
+        problems.extend(golden_run::beams(&case, &model));
+        problems.extend(golden_run::processors(&case, &model));
+        problems.extend(golden_run::distributions(&case, &model));
     }
     assert!(
         problems.is_empty(),
@@ -280,9 +218,9 @@ fn gguf() {
             .retain(|name, _| !name.ends_with("pooler_output"));
         let path = folder.path().join(format!("{name}.gguf"));
         Gguf::of_golden(&case.dir, Elements::F32).write(&path);
-        let model = binaries::compile(&path, &[]);
-        scenario(&case, &model, "single", &mut problems);
-        scenario(&case, &model, "batch", &mut problems);
+        let model = Runner::Executable(binaries::compile(&path, &[]));
+        problems.extend(scenario(&case, &model, "single"));
+        problems.extend(scenario(&case, &model, "batch"));
         for elements in [Elements::F16, Elements::BF16] {
             Gguf::of_golden(&case.dir, elements).write(&path);
             let model = binaries::compile(&path, &["--target-cpu", "x86-64-v3"]);
@@ -301,9 +239,9 @@ fn gguf_mxfp4() {
     let case = golden::cases(&["gpt_oss_mxfp4"]).remove(0);
     let path = folder.path().join("gpt_oss_mxfp4.gguf");
     Gguf::of_golden(&case.dir, Elements::BF16).write(&path);
-    let model = binaries::compile(&path, &["--activations", "f32"]);
-    scenario(&case, &model, "single", &mut problems);
-    scenario(&case, &model, "batch", &mut problems);
+    let model = Runner::Executable(binaries::compile(&path, &["--activations", "f32"]));
+    problems.extend(scenario(&case, &model, "single"));
+    problems.extend(scenario(&case, &model, "batch"));
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

@@ -149,6 +149,8 @@ fn samplers_allocate_nothing() {
             top_p: 0.9,
             min_p: 0.05,
             repeat_penalty: 1.1,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
             no_repeat_ngram: 3,
             min_new_tokens: 5,
             typical: 0.9,

@@ -118,6 +118,53 @@ fn generate_prints_the_continuation_alone() {
 }
 
 #[test]
+fn beams_print_the_best_texts() {
+    let m = decoder();
+    let line = "generate hello -n 12 --ignore-eos --beams 3 --num-return 2";
+    let json: Value = serde_json::from_str(&run(&m, &format!("{line} --json --ids"), "").unwrap())
+        .unwrap();
+    let found = json["sequences"].as_array().unwrap();
+    assert_eq!((found.len(), &json["beams"]), (2, &3.into()));
+    let score = |i: usize| found[i]["score"].as_f64().unwrap();
+    assert!(score(0) >= score(1));
+    let text = |i: usize| found[i]["text"].as_str().unwrap();
+    for entry in found {
+        let ids: Vec<i64> = serde_json::from_value(entry["ids"].clone()).unwrap();
+        assert_eq!((ids.len(), entry["finish_reason"].as_str()), (12, Some("length")));
+        assert_eq!(letters(&ids), entry["text"].as_str().unwrap());
+    }
+    let printed = run(&m, line, "").unwrap();
+    assert_eq!(printed, format!("{}\n\n{}\n", text(0), text(1)));
+    // One beam more than greedy needs, and a score no worse.
+    let greedy = continuation(&m, "hello", 12, &[]);
+    assert_ne!(json!(greedy), found[0]["ids"], "beams find another text here");
+    // A stop string ends a beam and is not printed.
+    let stop: String = text(0).chars().skip(3).take(2).collect();
+    let line = format!("generate hello -n 12 --ignore-eos --beams 3 --stop {stop} --json");
+    let json: Value = serde_json::from_str(&run(&m, &line, "").unwrap()).unwrap();
+    let best = &json["sequences"][0];
+    assert!(!best["text"].as_str().unwrap().contains(&stop));
+}
+
+#[test]
+fn guesses_are_counted() {
+    let m = decoder();
+    let ids = |line: &str| -> Value {
+        serde_json::from_str(&run(&m, &format!("generate {line} --json --ids"), "").unwrap())
+            .unwrap()
+    };
+    let flags = "hello -n 60 --ignore-eos --logit-bias 5:100";
+    let (plain, guessed) = (ids(flags), ids(&format!("{flags} --prompt-lookup 4")));
+    assert_eq!(plain["ids"], guessed["ids"]);
+    let count = |name: &str| guessed[name].as_u64().unwrap();
+    assert!(count("guessed_right") > 40 && count("guessed") >= count("guessed_right"));
+    let flags = "hello -n 60 --ignore-eos";
+    let (plain, guessed) = (ids(flags), ids(&format!("{flags} --prompt-lookup 4")));
+    assert_eq!(plain["ids"], guessed["ids"]);
+    assert_eq!(plain["text"], guessed["text"]);
+}
+
+#[test]
 fn a_full_context_ends_the_text() {
     let mut m = decoder();
     m.limits.max_context = 20;
@@ -146,7 +193,11 @@ fn seeds_repeat_and_wrong_flags_are_refused() {
     assert_eq!(sample(1), sample(1));
     assert_ne!(sample(1), sample(2));
     for line in [
-        "generate x --beams 4",
+        "generate x --beams 0",
+        "generate x --beams 4 --prompt-lookup 2",
+        "generate x --num-return 2",
+        "generate x --logit-bias 1",
+        "chat --beams 4",
         "generate x --top-p 7",
         "generate x --temperature nan",
     ] {

@@ -4,7 +4,10 @@ use crate::fake;
 use clap::Parser;
 use llmc_abi::Manifest;
 use llmc_runtime::Result;
+use llmc_runtime::beam_search::{BeamParams, BeamSearch, EarlyStopping, Hypotheses, Move};
 use llmc_runtime::infer::{InferArgs, infer};
+use llmc_runtime::sampler::Sampler;
+use llmc_runtime::sampling_params::GREEDY;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use std::path::Path;
 
@@ -53,6 +56,144 @@ fn ids(tensors: &SafeTensors<'_>, shape: &[usize]) -> Vec<i64> {
         .chunks(8)
         .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
         .collect()
+}
+
+/// Rows of made-up tokens.
+fn rows(count: usize, columns: usize) -> Vec<Vec<i64>> {
+    let id = |r: usize, c: usize| ((r * 11 + c * 3 + c * c % 7) % fake::VOCAB) as i64;
+    (0..count)
+        .map(|r| (0..columns).map(|c| id(r, c)).collect())
+        .collect()
+}
+
+/// Sequences that are computed from their start in every step.
+struct Recomputed {
+    manifest: Manifest,
+    rows: Vec<Vec<i32>>,
+}
+
+impl Recomputed {
+    fn logits(&self, row: usize) -> Vec<f32> {
+        let values = fake::values(&self.manifest, &self.rows[row], &[], false);
+        fake::logits(*values.last().unwrap())
+    }
+}
+
+impl Hypotheses for Recomputed {
+    fn step(
+        &mut self,
+        moves: &[Move],
+        take: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let extend = |m: &Move| [&self.rows[m.from][..], &[m.token as i32]].concat();
+        self.rows = moves.iter().map(extend).collect();
+        (0..self.rows.len()).try_for_each(|row| take(row, &self.logits(row)))
+    }
+}
+
+/// Beams through the cache, forked and reordered, find what beams without a cache find: bit for
+/// bit, over windows that slide and pages that are shared.
+#[test]
+fn beams_share_the_cache() {
+    let manifest = fake::decoder();
+    let dir = tempfile::tempdir().unwrap();
+    for (count, columns, new, beams) in [(1, 1, 9, 2), (5, 20, 60, 3), (2, 130, 80, 5)] {
+        let rows = rows(count, columns);
+        let shape = [count, columns];
+        write(&dir.path().join("in"), &[("input_ids", &shape, &rows.concat())]);
+        let flags = format!("--generate {new} --eos 2,3 --beams {beams} --num-return 2");
+        run(&manifest, dir.path(), &flags).unwrap();
+        let bytes = std::fs::read(dir.path().join("out")).unwrap();
+        let out = SafeTensors::deserialize(&bytes).unwrap();
+        let scores = floats(&out, "sequences_scores", &[2 * count]);
+
+        let params = BeamParams {
+            beams,
+            returned: 2,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::Heuristic,
+        };
+        let sampler = Sampler::new(GREEDY, fake::VOCAB, &[2, 3], columns + new);
+        let prompts = rows.iter().map(|r| r.iter().map(|&i| i as u32).collect());
+        let mut search = BeamSearch::new(params, sampler, &[2, 3], prompts.collect(), new);
+        let mut model = Recomputed {
+            manifest: manifest.clone(),
+            rows: rows
+                .iter()
+                .map(|r| r.iter().map(|&i| i as i32).collect())
+                .collect(),
+        };
+        for item in 0..count {
+            search.first(item, &model.logits(item)).unwrap();
+        }
+        search.run(&mut model).unwrap();
+        let expected: Vec<_> = search.results().into_iter().flatten().collect();
+        let width = expected.iter().map(|h| h.ids.len()).max().unwrap();
+        let padded = expected.iter().flat_map(|h| {
+            let ids = h.ids.iter().map(|&id| i64::from(id));
+            ids.chain(std::iter::repeat_n(9, width - h.ids.len()))
+        });
+        assert_eq!(ids(&out, &[2 * count, width]), padded.collect::<Vec<_>>());
+        let expected: Vec<f32> = expected.iter().map(|h| h.score).collect();
+        assert_eq!(scores, expected);
+    }
+}
+
+/// Guesses change nothing but the number of steps, whatever is done with the logits.
+#[test]
+fn guesses_do_not_change_the_text() {
+    let manifest = fake::decoder();
+    let dir = tempfile::tempdir().unwrap();
+    for (count, columns) in [(1, 20), (5, 20), (2, 180)] {
+        let rows = rows(count, columns);
+        let shape = [count, columns];
+        write(&dir.path().join("in"), &[("input_ids", &shape, &rows.concat())]);
+        let read = |flags: &str| {
+            run(&manifest, dir.path(), flags).unwrap();
+            std::fs::read(dir.path().join("out")).unwrap()
+        };
+        for flags in [
+            "--eos none",
+            "--eos 2,7,9",
+            "--eos none --temperature 1 --seed 3",
+            "--eos none --repeat-penalty 1.2 --no-repeat-ngram 3",
+            // Two tokens alone: guesses are often right.
+            "--eos none --logit-bias 5:100 --logit-bias 6:99",
+            "--eos none --temperature 0.8 --seed 1 --logit-bias 5:100 --logit-bias 6:99",
+            "--eos 6 --logit-bias 5:100 --logit-bias 6:96",
+            "--eos none --frequency-penalty 0.5 --presence-penalty 1",
+            "--eos none --temperature 1 --seed 3 --num-return 3",
+        ] {
+            let flags = format!("--generate 90 {flags}");
+            let plain = read(&flags);
+            for lookup in [1, 3, 20] {
+                let guessed = read(&format!("{flags} --prompt-lookup {lookup}"));
+                assert!(plain == guessed, "{flags}, {lookup} guesses at a time");
+            }
+        }
+    }
+}
+
+#[test]
+fn samples_of_a_row_differ_and_repeat() {
+    let manifest = fake::decoder();
+    let dir = tempfile::tempdir().unwrap();
+    let rows = rows(4, 20);
+    write(&dir.path().join("in"), &[("input_ids", &[4, 20], &rows.concat())]);
+    let read = |flags: &str| {
+        run(&manifest, dir.path(), flags).unwrap();
+        let bytes = std::fs::read(dir.path().join("out")).unwrap();
+        ids(&SafeTensors::deserialize(&bytes).unwrap(), &[8, 12])
+    };
+    let flags = "--generate 12 --eos none --temperature 1 --seed 8 --num-return 2";
+    let found = read(flags);
+    assert_eq!(found, read(flags));
+    for pair in found.chunks(24) {
+        assert_ne!(pair[..12], pair[12..]);
+    }
+    let beams = "--generate 12 --eos none --beams 3 --num-return 2 --temperature 2 --seed";
+    assert_eq!(read(&format!("{beams} 1")), read(&format!("{beams} 1")));
+    assert_ne!(read(&format!("{beams} 1")), read(&format!("{beams} 2")));
 }
 
 /// A batch of rows with padding on either side, a hole, and one row wholly masked.
@@ -246,21 +387,20 @@ fn wrong_use_is_one_clear_error() {
     refused(&manifest, "", "no safetensors file");
     write(&input, &[("input_ids", &[1, 2], &[1, 2])]);
     refused(&manifest, "--temperature 1", "need --generate");
-    refused(
-        &manifest,
-        "--generate 4 --beams 4",
-        "--beams is not supported",
-    );
-    refused(
-        &manifest,
-        "--generate 4 --length-penalty 0.5",
-        "--length-penalty is not supported",
-    );
-    refused(
-        &manifest,
-        "--generate 4 --early-stopping",
-        "--early-stopping",
-    );
+    for (flags, expected) in [
+        ("--beams 4", "need --generate"),
+        ("--generate 4 --beams 0", "--beams 0"),
+        ("--generate 4 --beams 2 --num-return 3", "--num-return 3"),
+        ("--generate 4 --num-return 2", "--num-return 2"),
+        ("--generate 4 --length-penalty 0.5", "--length-penalty"),
+        ("--generate 4 --early-stopping", "--early-stopping"),
+        ("--generate 4 --beams 2 --probs", "--probs and --beams"),
+        ("--probs --beams 2", "--probs and --beams"),
+        ("--probs --num-return 2 --temperature 1", "need --generate"),
+        ("--generate 4 --logit-bias 50:1", "ids are below 50"),
+    ] {
+        refused(&manifest, flags, expected);
+    }
     refused(&manifest, "--generate 4 --top-p 2", "--top-p");
     refused(&manifest, "--generate 4 --eos x", "--eos x");
     refused(&manifest, "--generate 400", "more than the context");
