@@ -24,6 +24,7 @@ use llmc_ir::Module;
 use llmc_passes::{Manager, Precision, Report, TileFacts, pipeline};
 
 use crate::{
+    chat_check,
     error::{Error, Result},
     manifest::manifest,
 };
@@ -123,7 +124,10 @@ pub fn compile(options: &CompileOptions, observer: &mut dyn Observer) -> Result<
     };
     let (dir, mut model) = clock.phase("reading", || read(options))?;
     let tokenizer = clock.phase("tokenizer", || match &dir.tokenizer {
-        Some(t) if options.emit == Emit::Exe => Ok(llmc_runtime::tokenizer::compile(&t.json)?),
+        Some(t) if options.emit == Emit::Exe => {
+            chat_check::check(t)?;
+            Ok(llmc_runtime::tokenizer::compile(&t.json)?)
+        }
         _ => Ok(Vec::new()),
     })?;
     let path = options

@@ -3,6 +3,7 @@
 //! [`compile`] is what `llmc compile` does, without progress bars and rendering. The other crates
 //! are the parts; this one puts them together and contains little.
 
+mod chat_check;
 pub mod compile;
 pub mod error;
 pub mod manifest;

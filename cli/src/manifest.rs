@@ -11,6 +11,8 @@ use llmc_frontend::{Model, ModelDir, preprocessor::Preprocessor};
 use llmc_ir::{DType, Module, Op, rope::LengthRule};
 use llmc_passes::Precision;
 
+use crate::chat_check::special_strings;
+
 /// What the products read that read the fewest bits.
 fn activations(module: &Module) -> &'static str {
     let insts = module.funcs.iter().flat_map(|f| &f.body);
@@ -102,11 +104,7 @@ pub fn manifest(
             .as_ref()
             .and_then(|s| s.max_tokens)
             .unwrap_or(0),
-        special_strings: tokenizer
-            .into_iter()
-            .flat_map(|t| &t.special)
-            .map(|s| (format!("{}_token", s.role), s.text.clone()))
-            .collect(),
+        special_strings: tokenizer.map(special_strings).unwrap_or_default(),
         type_vocab_size: model.type_vocab_size,
         rope_switch: match module.length_rule() {
             Some(LengthRule::Switch(at)) => Some(at),

@@ -51,6 +51,8 @@ type AttendFn = unsafe extern "C" fn(
     *const u8,
     *const u8,
     *const u8,
+    *const u8,
+    *const u8,
     *mut u8,
     *mut u8,
     *mut u8,
@@ -317,6 +319,7 @@ fn attends() -> Vec<(Attend, KvAppend)> {
                 mask,
                 pattern: None,
                 bias: None,
+                terms: None,
                 sinks: false,
                 split: if mask == Mask::Bidirectional {
                     0
@@ -687,6 +690,8 @@ impl Bench {
                             pos.0,
                             starts.0,
                             lens.0,
+                            std::ptr::null(),
+                            std::ptr::null(),
                             std::ptr::null(),
                             std::ptr::null(),
                             out.0,

@@ -173,32 +173,14 @@ fn vocabulary(config: &Config) -> Result<Option<u32>> {
     }
 }
 
-/// Files that hold a tokenizer in a form that only its own library reads.
-const FOREIGN: [&str; 6] = [
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.tiktoken",
-];
-
 fn open_tokenizer(
     folder: &Path,
     given: Option<&Path>,
     vocabulary: Option<u32>,
 ) -> Result<Option<Tokenizer>> {
-    if let Some(path) = given {
-        return Tokenizer::open(path, vocabulary).map(Some);
-    }
-    let path = folder.join("tokenizer.json");
-    if path.exists() {
-        return Tokenizer::open(&path, vocabulary).map(Some);
-    }
-    match FOREIGN.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
-        None => Ok(None),
-        Some(foreign) => Err(Problem::of(&foreign, "a tokenizer without its tokenizer.json")
-            .help("load it with transformers' AutoTokenizer and save it, which writes tokenizer.json")
-            .unsupported()),
-    }
+    let found = given
+        .map(Path::to_path_buf)
+        .or_else(|| Tokenizer::find(folder));
+    let opened = found.map(|path| Tokenizer::open(&path, vocabulary));
+    opened.transpose()
 }

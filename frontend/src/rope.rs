@@ -365,7 +365,9 @@ mod tests {
             {\"type\": \"su\", \"short_factor\": [1, 1, 1, 2], \"long_factor\": [1, 2, 3, 4]}}";
         let factor = (1.0 + 4f64.ln() / 64f64.ln()).sqrt();
         let base = |i: f64| 10_000f64.powf(-i / 4.0);
-        check(text, 8, factor, |i| base(i) / if i == 3.0 { 2.0 } else { 1.0 });
+        check(text, 8, factor, |i| {
+            base(i) / if i == 3.0 { 2.0 } else { 1.0 }
+        });
         let rope = rope(text, 8).unwrap();
         let long = inv_freq_at(rope.theta, rope.rotated, &rope.scaling, 65);
         for (i, f) in long.into_iter().enumerate() {
@@ -444,11 +446,22 @@ mod tests {
         );
         let longrope = |short: &str| {
             let original = "\"original_max_position_embeddings\": 8, \"factor\": 2";
-            scaling(&format!("{{\"type\": \"longrope\", {original}, \"short_factor\": {short}}}"))
+            scaling(&format!(
+                "{{\"type\": \"longrope\", {original}, \"short_factor\": {short}}}"
+            ))
         };
-        check_error(&longrope("[1, 2]"), "`rope_scaling.short_factor`: found 2 factors");
-        check_error(&longrope("[1, 2, 3, 0]"), "an array of numbers from 0.000001");
-        check_error(&longrope("[1, 2, 3, 4]"), "`rope_scaling.long_factor`: missing");
+        check_error(
+            &longrope("[1, 2]"),
+            "`rope_scaling.short_factor`: found 2 factors",
+        );
+        check_error(
+            &longrope("[1, 2, 3, 0]"),
+            "an array of numbers from 0.000001",
+        );
+        check_error(
+            &longrope("[1, 2, 3, 4]"),
+            "`rope_scaling.long_factor`: missing",
+        );
         check_error(
             &scaling("{\"rope_type\": \"wobbly\"}"),
             "`rope_scaling.rope_type`: found \"wobbly\"",

@@ -64,8 +64,9 @@ fn tokenizers_load() {
     }
 }
 
-const IN_SCOPE: [&str; 28] = [
+const IN_SCOPE: [&str; 29] = [
     "bert_base",
+    "deberta_v3_base",
     "falcon_mqa",
     "falcon_new_arch",
     "gemma2",
@@ -148,6 +149,15 @@ fn check_module(case: &str, model: &Model) {
                 continue;
             }
             let dims = weight.ty.fixed_dims().unwrap();
+            if weight.source.projected.is_some() {
+                for pattern in weight.source.patterns() {
+                    let name = llmc_ir::source::tensor_name(pattern, layer).into_owned();
+                    let info = model.weights.info(&name);
+                    let info = info.unwrap_or_else(|| panic!("{case}: no {name}"));
+                    wanted.insert(name, info.dims.iter().map(|dim| u64::from(*dim)).product());
+                }
+                continue;
+            }
             let mut rows = 0;
             let parts = weight.source.parts.iter();
             for (part, name) in parts.flat_map(|p| p.tensors(layer).map(move |name| (p, name))) {
@@ -160,8 +170,10 @@ fn check_module(case: &str, model: &Model) {
                 if part.transposed {
                     stored[last..].reverse();
                 }
-                // Matrices over one another in one tensor.
-                if stored.len() == dims.len() + 1 {
+                // Rows of several extents, or matrices over one another in one tensor.
+                if dims.len() == 2 && stored[1..].iter().product::<u32>() == dims[1] {
+                    stored = vec![stored[0], dims[1]];
+                } else if stored.len() == dims.len() + 1 {
                     let matrices = stored.remove(0);
                     stored[0] *= matrices;
                 }

@@ -73,7 +73,10 @@ impl Mask {
 
     /// Whether a query of `queries` sees a key of `keys`.
     pub fn any_visible(&self, queries: Range<u32>, keys: Range<u32>) -> bool {
-        let sees = |i: u32| keys.clone().any(|j| self.visible(i64::from(i), i64::from(j)));
+        let sees = |i: u32| {
+            keys.clone()
+                .any(|j| self.visible(i64::from(i), i64::from(j)))
+        };
         queries.into_iter().any(sees)
     }
 
@@ -82,18 +85,17 @@ impl Mask {
     pub fn visible_blocks(&self, queries: Range<u32>, keys: u32, block: u32) -> u32 {
         let block = block.max(1);
         let first = (0..keys).step_by(block as usize);
-        let seen = first.filter(|&k| {
-            self.any_visible(queries.clone(), k..k.saturating_add(block).min(keys))
-        });
+        let seen = first
+            .filter(|&k| self.any_visible(queries.clone(), k..k.saturating_add(block).min(keys)));
         seen.count() as u32
     }
 
     /// What is wrong with the numbers of a term.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Mask::Stride { every: 0, .. } | Mask::Stride { block: 0, .. } => {
-                Err(format!("{self}: a stride is of at least 1 block of at least 1 position"))
-            }
+            Mask::Stride { every: 0, .. } | Mask::Stride { block: 0, .. } => Err(format!(
+                "{self}: a stride is of at least 1 block of at least 1 position"
+            )),
             Mask::Fixed { span, last } if *last == 0 || last > span => {
                 Err(format!("{self}: the last 1 to {span} positions of a span"))
             }
@@ -113,9 +115,14 @@ impl Mask {
             Mask::Bidirectional | Mask::Stride { .. } | Mask::Fixed { .. } => KeyRange::default(),
             Mask::Causal | Mask::Window(_) | Mask::Band(_) => {
                 // A window of nothing has no range.
-                self.range().unwrap_or(KeyRange { behind: Some(0), ahead: Some(0) })
+                self.range().unwrap_or(KeyRange {
+                    behind: Some(0),
+                    ahead: Some(0),
+                })
             }
-            Mask::And(masks) => masks.iter().fold(KeyRange::default(), |a, m| a.both(m.hull())),
+            Mask::And(masks) => masks
+                .iter()
+                .fold(KeyRange::default(), |a, m| a.both(m.hull())),
             Mask::Or(masks) => {
                 let mut hulls = masks.iter().map(Mask::hull);
                 let first = hulls.next().unwrap_or_default();
@@ -141,7 +148,10 @@ impl Mask {
             }),
             Mask::Band(w) => {
                 let reach = w.checked_sub(1)?;
-                Some(KeyRange { behind: Some(reach), ahead: Some(reach) })
+                Some(KeyRange {
+                    behind: Some(reach),
+                    ahead: Some(reach),
+                })
             }
             Mask::And(masks) => masks
                 .iter()
@@ -253,15 +263,34 @@ mod tests {
                 assert!(inside || !mask.visible(i, j), "{mask} at {i}, {j}");
             }
         }
-        assert_eq!(masks[2].hull(), KeyRange { behind: None, ahead: Some(0) });
+        assert_eq!(
+            masks[2].hull(),
+            KeyRange {
+                behind: None,
+                ahead: Some(0)
+            }
+        );
     }
 
     #[test]
     fn counts_blocks() {
         let causal = |m| Mask::And(vec![Mask::Causal, m]);
         assert_eq!(Mask::Causal.visible_blocks(130..131, 131, 64), 3);
-        assert_eq!(causal(Mask::Window(64)).visible_blocks(191..192, 192, 64), 1);
-        assert_eq!(causal(Mask::Stride { every: 4, block: 64 }).visible_blocks(600..601, 601, 64), 3);
-        assert_eq!(causal(Mask::Fixed { span: 256, last: 8 }).visible_blocks(600..601, 601, 64), 4);
+        assert_eq!(
+            causal(Mask::Window(64)).visible_blocks(191..192, 192, 64),
+            1
+        );
+        assert_eq!(
+            causal(Mask::Stride {
+                every: 4,
+                block: 64
+            })
+            .visible_blocks(600..601, 601, 64),
+            3
+        );
+        assert_eq!(
+            causal(Mask::Fixed { span: 256, last: 8 }).visible_blocks(600..601, 601, 64),
+            4
+        );
     }
 }

@@ -72,14 +72,40 @@ pub struct Weight {
 }
 
 /// The tensors of the checkpoint that make up a weight: their rows, one part after another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Source {
     pub parts: Vec<SourcePart>,
+    /// What those rows go through to become the weight's; None: they are the weight's.
+    pub projected: Option<Projected>,
+}
+
+/// A weight computed of weights, once, when they are packed: every row of the parts becomes
+/// `norm(row) · matrixᵀ + bias`, the weight being f32.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Projected {
+    /// A layer norm of the rows.
+    pub norm: Option<SourceNorm>,
+    /// `[columns of the weight, columns of the parts]`.
+    pub matrix: Vec<SourcePart>,
+    /// `[columns of the weight]`; no part: there is none.
+    pub bias: Vec<SourcePart>,
+}
+
+/// The layer norm of a computed weight.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SourceNorm {
+    /// The tensors.
+    pub weight: String,
+    pub bias: String,
+    /// Added to the variance.
+    pub eps: f32,
 }
 
 /// One tensor, or some of its rows; or a tensor for each expert, one after another.
 ///
-/// A tensor of one extent more than the weight, `[E, out, in]`, is taken for its slices over one another.
+/// A tensor of more extents than the weight is taken for its rows, flattened (a convolution's
+/// `[out, in, width]`), or for slices over one another (experts' `[E, out, in]`), whichever gives the
+/// weight's columns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourcePart {
     /// Name in the checkpoint; `{layer}` stands for the absolute index of the layer, `{expert}` for that
@@ -126,9 +152,38 @@ impl SourcePart {
 impl Source {
     /// The whole of one tensor.
     pub fn tensor(name: impl Into<String>) -> Source {
+        SourcePart::tensor(name).into()
+    }
+
+    /// The rows of all `parts`.
+    pub fn rows(parts: Vec<SourcePart>) -> Source {
         Source {
-            parts: vec![SourcePart::tensor(name)],
+            parts,
+            projected: None,
         }
+    }
+
+    /// Every tensor's name pattern that the weight depends on.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        let through = self.projected.iter().flat_map(|p| {
+            let parts = p
+                .matrix
+                .iter()
+                .chain(&p.bias)
+                .map(|part| part.name.as_str());
+            let norm = p
+                .norm
+                .iter()
+                .flat_map(|n| [n.weight.as_str(), n.bias.as_str()]);
+            parts.chain(norm)
+        });
+        self.parts.iter().map(|p| p.name.as_str()).chain(through)
+    }
+}
+
+impl From<SourcePart> for Source {
+    fn from(part: SourcePart) -> Source {
+        Source::rows(vec![part])
     }
 }
 

@@ -24,7 +24,8 @@
 //! text. Deliberately not here: choices about what to print; a dump is always whole.
 
 use crate::{
-    Func, Inst, Layout, Module, Operand, Pack, Place, Source, State, Sym, ValueId, Weight,
+    Func, Inst, Layout, Module, Operand, Pack, Place, Source, SourcePart, State, Sym, ValueId,
+    Weight, attr::short,
 };
 use std::fmt;
 
@@ -228,24 +229,44 @@ impl fmt::Display for Weight {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, part) in self.parts.iter().enumerate() {
-            let sep = if i > 0 { ", " } else { "" };
-            write!(f, "{sep}{}", Quoted(&part.name))?;
-            if let Some((start, end)) = part.rows {
-                match part.every {
-                    1 => write!(f, "[{start}..{end}]")?,
-                    n => write!(f, "[{start}..{end} every {n}]")?,
-                }
-            }
-            if part.transposed {
-                f.write_str(" transposed")?;
-            }
-            if let Some(n) = part.experts {
-                write!(f, " x {n}")?;
-            }
+        source_parts(f, &self.parts)?;
+        let Some(through) = &self.projected else {
+            return Ok(());
+        };
+        if let Some(norm) = &through.norm {
+            let (weight, bias) = (Quoted(&norm.weight), Quoted(&norm.bias));
+            write!(f, " normed({weight}, {bias}, {:?})", short(norm.eps))?;
+        }
+        f.write_str(" times(")?;
+        source_parts(f, &through.matrix)?;
+        f.write_str(")")?;
+        if !through.bias.is_empty() {
+            f.write_str(" plus(")?;
+            source_parts(f, &through.bias)?;
+            f.write_str(")")?;
         }
         Ok(())
     }
+}
+
+fn source_parts(f: &mut fmt::Formatter<'_>, parts: &[SourcePart]) -> fmt::Result {
+    for (i, part) in parts.iter().enumerate() {
+        let sep = if i > 0 { ", " } else { "" };
+        write!(f, "{sep}{}", Quoted(&part.name))?;
+        if let Some((start, end)) = part.rows {
+            match part.every {
+                1 => write!(f, "[{start}..{end}]")?,
+                n => write!(f, "[{start}..{end} every {n}]")?,
+            }
+        }
+        if part.transposed {
+            f.write_str(" transposed")?;
+        }
+        if let Some(n) = part.experts {
+            write!(f, " x {n}")?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for State {

@@ -73,7 +73,10 @@ pub fn inv_freq(theta: f64, dim: u32, scaling: &RopeScaling) -> Vec<f32> {
 pub fn inv_freq_at(theta: f64, dim: u32, scaling: &RopeScaling, length: u32) -> Vec<f32> {
     let half = dim / 2;
     let theta = match scaling {
-        RopeScaling::Dynamic { factor, original_context } => {
+        RopeScaling::Dynamic {
+            factor,
+            original_context,
+        } => {
             let growth = dynamic_growth(*factor, *original_context, length);
             theta * growth.powf(f64::from(dim) / (f64::from(dim) - 2.0))
         }
@@ -92,7 +95,11 @@ pub fn inv_freq_at(theta: f64, dim: u32, scaling: &RopeScaling, length: u32) -> 
                     original_context,
                     ..
                 } => {
-                    let factors = if length > original_context { long } else { short };
+                    let factors = if length > original_context {
+                        long
+                    } else {
+                        short
+                    };
                     1.0 / (factors.get(i as usize).copied().unwrap_or(1.0) * period(i))
                 }
                 RopeScaling::Linear { factor } => f / factor,
@@ -200,7 +207,9 @@ impl RopeScaling {
             RopeScaling::LongRope { short, long, .. } => {
                 let pairs = (dim / 2) as usize;
                 match [short.len(), long.len()].into_iter().find(|&n| n != pairs) {
-                    Some(n) => Err(format!("{n} factors, expected one for each of {pairs} pairs")),
+                    Some(n) => Err(format!(
+                        "{n} factors, expected one for each of {pairs} pairs"
+                    )),
                     None => Ok(()),
                 }
             }
@@ -208,7 +217,8 @@ impl RopeScaling {
                 Err(format!("dim is {dim}, dynamic scaling takes more than 2"))
             }
             RopeScaling::Dynamic {
-                original_context: 0, ..
+                original_context: 0,
+                ..
             } => Err("the original context is 0".into()),
             _ => Ok(()),
         }

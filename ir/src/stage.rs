@@ -3,7 +3,7 @@
 //! | stage | demands |
 //! |---|---|
 //! | `model` | nothing: a family's module, or one on its way to `fused` |
-//! | `fused` | attention is one op: no `alibi`, `attn_bias`, `attn_mix`, `attn_scores`, `kv_read`, `mask`, `softmax` |
+//! | `fused` | attention is one op: no `alibi`, `attn_bias`, `attn_disentangled`, `attn_mix`, `attn_scores`, `kv_read`, `mask`, `softmax` |
 //! | `planned` | that, and: kernels in every function, a schedule for every attention, the arena's size (places and packs: V15, V17) |
 //!
 //! A stage is what has been reached: passes work towards the next one, so that a module at stage
@@ -20,6 +20,7 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
     match op {
         Op::Alibi(_)
         | Op::AttnBias(_)
+        | Op::AttnDisentangled(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::KvRead(_)
@@ -50,7 +51,8 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
         | Op::Softcap(_)
         | Op::Split(_)
         | Op::SplitHeads(_)
-        | Op::Substitute(_) => false,
+        | Op::Substitute(_)
+        | Op::Unfold(_) => false,
     }
 }
 

@@ -132,6 +132,18 @@ fn alibi() -> impl Strategy<Value = Alibi> {
     (0.5f32..32.0).prop_map(|max_bias| Alibi { max_bias })
 }
 
+fn disentangled() -> impl Strategy<Value = Disentangled> {
+    (1u32..3, 2u32..99, option::of(99u32..999)).prop_map(|(terms, span, max_distance)| {
+        let (c2p, p2c) = (terms & 1 != 0, terms & 2 != 0);
+        Disentangled {
+            c2p,
+            p2c,
+            span,
+            max_distance,
+        }
+    })
+}
+
 fn norm() -> impl Strategy<Value = Norm> {
     prop_oneof![
         (float(), float()).prop_map(|(eps, offset)| Norm::Rms { eps, offset }),
@@ -167,19 +179,23 @@ fn attention() -> impl Strategy<Value = Attention> {
         option::of(float()),
         option::of(bias()),
         option::of(alibi()),
+        option::of(disentangled()),
         any::<bool>(),
         option::of(flash),
     )
         .prop_map(
-            |(kv_group, mask, scale, softcap, bias, alibi, sinks, schedule)| Attention {
-                kv_group,
-                mask,
-                scale,
-                softcap,
-                alibi: alibi.filter(|_| bias.is_none()),
-                bias,
-                sinks,
-                schedule,
+            |(kv_group, mask, scale, softcap, bias, alibi, disentangled, sinks, schedule)| {
+                Attention {
+                    kv_group,
+                    mask,
+                    scale,
+                    softcap,
+                    alibi: alibi.filter(|_| bias.is_none()),
+                    bias,
+                    disentangled,
+                    sinks,
+                    schedule,
+                }
             },
         )
 }
@@ -207,6 +223,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => alibi().prop_map(Op::from),
         2 => attention().prop_map(Op::from),
         1 => bias().prop_map(|bias| AttnBias { bias }.into()),
+        1 => (disentangled(), float())
+            .prop_map(|(terms, scale)| AttnDisentangled { terms, scale }.into()),
         1 => float().prop_map(|scale| AttnScores { scale }.into()),
         1 => (any::<bool>(), act(), option::of(1e-3f32..1e3), float(), select(vec![
             None,
@@ -239,25 +257,36 @@ fn op() -> impl Strategy<Value = Op> {
         1 => vec(any::<u32>(), 0..4).prop_map(|sizes| Split { sizes }.into()),
         1 => any::<u32>().prop_map(|heads| SplitHeads { heads }.into()),
         1 => any::<u32>().prop_map(|id| Substitute { id }.into()),
+        1 => (0u32..128).prop_map(|reach| Unfold { width: 2 * reach + 1 }.into()),
     ]
 }
 
 fn source() -> impl Strategy<Value = Source> {
-    let part = (
-        name(),
-        option::of((any::<u32>(), any::<u32>())),
-        any::<bool>(),
-        1u32..4,
-        option::of(any::<u32>()),
-    )
-        .prop_map(|(name, rows, transposed, every, experts)| SourcePart {
-            name: name.replace('\n', ""),
-            every: if rows.is_some() { every } else { 1 },
-            rows,
-            transposed,
-            experts,
-        });
-    vec(part, 0..3).prop_map(|parts| Source { parts })
+    let part = || {
+        (
+            name(),
+            option::of((any::<u32>(), any::<u32>())),
+            any::<bool>(),
+            1u32..4,
+            option::of(any::<u32>()),
+        )
+            .prop_map(|(name, rows, transposed, every, experts)| SourcePart {
+                name: name.replace('\n', ""),
+                every: if rows.is_some() { every } else { 1 },
+                rows,
+                transposed,
+                experts,
+            })
+    };
+    let parts = || vec(part(), 0..3);
+    let norm = (name(), name(), float()).prop_map(|(weight, bias, eps)| SourceNorm {
+        weight: weight.replace('\n', ""),
+        bias: bias.replace('\n', ""),
+        eps,
+    });
+    let projected = (option::of(norm), parts(), parts())
+        .prop_map(|(norm, matrix, bias)| Projected { norm, matrix, bias });
+    (parts(), option::of(projected)).prop_map(|(parts, projected)| Source { parts, projected })
 }
 
 fn pack() -> impl Strategy<Value = Pack> {

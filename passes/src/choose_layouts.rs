@@ -15,6 +15,7 @@
 //! | experts | each expert's panels: rows as one expert's outputs, gate and up alternating, cols as what it multiplies |
 //! | gather alone | rows as the result |
 //! | gather and linear (tied) | panels |
+//! | attention's position terms | rows as queries |
 //! | norm (`quantize`'s too), bias, attention bias, `substitute` | vector, as the row that it goes with |
 
 use llmc_ir::{
@@ -23,7 +24,7 @@ use llmc_ir::{
 };
 
 use crate::{
-    ExpertsOperands, LinearOperands, Pass, PassError, Remarks, Stats,
+    AttentionOperands, ExpertsOperands, LinearOperands, Pass, PassError, Remarks, Stats,
     row_layouts::{RowLayouts, same_storage},
 };
 
@@ -181,12 +182,19 @@ fn uses(
             let len = |w: WeightId| module.weights[w.index()].ty.last();
             weights.map(|w| vector(w, of_norm(x, len(w)))).collect()
         }
-        Op::Attention(_) => weights
-            .map(|w| {
-                let heads = y.0.first().map_or(0, |s| s.count);
-                vector(w, Layout::plain(heads))
-            })
-            .collect(),
+        Op::Attention(op) => {
+            let positions = AttentionOperands::read(op, &inst.operands)
+                .map_or([None; 2], |args| args.positions);
+            weights
+                .map(|w| match positions.contains(&Some(w)) {
+                    true => table(w, x, by),
+                    false => {
+                        let heads = y.0.first().map_or(0, |s| s.count);
+                        vector(w, Layout::plain(heads))
+                    }
+                })
+                .collect()
+        }
         _ => vec![],
     }
 }

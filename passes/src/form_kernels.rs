@@ -8,7 +8,7 @@
 //! …
 //! ```
 //!
-//! Each linear, attention, experts, repeat, rows, pool and position_ids is a kernel of its own. Ops that work
+//! Each linear, attention, experts, repeat, rows, pool, position_ids and unfold is a kernel of its own. Ops that work
 //! row by row gather in *rows* kernels: every op of one is executed by the same thread on the same
 //! rows, so its ops see each other's results without a barrier. Views (split, split_heads,
 //! merge_heads) have no code and follow what they view.
@@ -45,7 +45,8 @@ pub fn shape(op: &Op) -> Shape {
         | Op::Repeat(_)
         | Op::Rows(_)
         | Op::Pool(_)
-        | Op::PositionIds(_) => Shape::Own,
+        | Op::PositionIds(_)
+        | Op::Unfold(_) => Shape::Own,
         Op::Activation(_)
         | Op::Add(_)
         | Op::Gather(_)
@@ -65,6 +66,7 @@ pub fn shape(op: &Op) -> Shape {
         Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Shape::View,
         Op::Alibi(_)
         | Op::AttnBias(_)
+        | Op::AttnDisentangled(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::KvRead(_)

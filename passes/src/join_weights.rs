@@ -25,6 +25,9 @@ pub fn obstacle(module: &Module, weights: &[WeightId]) -> Option<String> {
                 first.name, first.ty, w.name, w.ty
             ));
         }
+        if w.source.projected.is_some() {
+            return Some(format!("@{} is computed of weights", w.name));
+        }
         let transposed = |w: &Weight| w.source.parts.first().is_some_and(|p| p.transposed);
         if w.source
             .parts
@@ -56,7 +59,7 @@ pub fn join(module: &mut Module, weights: &[WeightId]) -> Option<WeightId> {
         name: joined_name(module, &list),
         slots: first.slots,
         ty: TensorType::new(first.ty.dtype, dims),
-        source: Source { parts },
+        source: Source::rows(parts),
         pack: None,
     };
     Some(module.add_weight(joined))

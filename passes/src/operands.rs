@@ -120,6 +120,8 @@ pub struct AttentionOperands {
     pub q: ValueId,
     pub keys: Keys,
     pub bias: Option<WeightId>,
+    /// The tables of its position terms: of keys, and of queries.
+    pub positions: [Option<WeightId>; 2],
     pub sinks: Option<WeightId>,
     pub step: ValueId,
 }
@@ -127,7 +129,9 @@ pub struct AttentionOperands {
 impl AttentionOperands {
     /// Reads the operands of `op`.
     pub fn read(op: &Attention, operands: &[Operand]) -> Option<AttentionOperands> {
-        let weights = usize::from(op.bias.is_some()) + usize::from(op.sinks);
+        let terms = op.disentangled.map_or([false; 2], |d| [d.c2p, d.p2c]);
+        let there = [op.bias.is_some(), terms[0], terms[1], op.sinks];
+        let weights = there.iter().filter(|there| **there).count();
         let tensors = match operands.len().checked_sub(weights)? {
             3 => false,
             4 => true,
@@ -140,17 +144,19 @@ impl AttentionOperands {
         } else {
             Keys::View(k)
         };
-        let bias = if op.bias.is_some() {
-            Some(r.weight()?)
-        } else {
-            None
-        };
-        let sinks = if op.sinks { Some(r.weight()?) } else { None };
+        let mut weights = [None; 4];
+        for (weight, there) in weights.iter_mut().zip(there) {
+            if there {
+                *weight = Some(r.weight()?);
+            }
+        }
+        let [bias, pos_key, pos_query, sinks] = weights;
         let step = r.value()?;
         r.end(AttentionOperands {
             q,
             keys,
             bias,
+            positions: [pos_key, pos_query],
             sinks,
             step,
         })
@@ -164,6 +170,7 @@ impl AttentionOperands {
             Keys::Tensors(k, v) => list.extend([Operand::from(k), v.into()]),
         }
         list.extend(self.bias.map(Operand::from));
+        list.extend(self.positions.into_iter().flatten().map(Operand::from));
         list.extend(self.sinks.map(Operand::from));
         list.push(self.step.into());
         list

@@ -8,8 +8,9 @@
 //! %o = attn_mix %p, %vv, %step
 //! ```
 //!
-//! The softmax's `sinks` go along. `attn_bias` or `alibi`, then `softcap`, may stand between scores and mask, in the order that the op has. Keys and
-//! values must be of one `kv_read`, or both tensors of this step. A step in between with other users,
+//! The softmax's `sinks` go along. `attn_bias` or `alibi`, then `attn_disentangled` of the same queries and keys,
+//! then `softcap` may stand between scores and mask, in the order that the op has. Keys and values must
+//! be of one `kv_read`, or both tensors of this step. A step in between with other users,
 //! or another order of ops, leaves the pattern alone, with a remark.
 
 use llmc_ir::{Func, Inst, Module, Op, Operand, ValueId, ops::Attention};
@@ -94,9 +95,14 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
     gone.push(at);
 
     let (mut at, mut inst) = step(func, value(inst.operands.first())?)?;
-    let (mut bias, mut table, mut softcap) = (None, None, None);
+    let (mut bias, mut table, mut softcap, mut terms) = (None, None, None, None);
     if let Op::Softcap(s) = &inst.op {
         softcap = Some(s.cap);
+        gone.push(at);
+        (at, inst) = step(func, value(inst.operands.first())?)?;
+    }
+    if let Op::AttnDisentangled(d) = &inst.op {
+        terms = Some((d.clone(), inst.operands.clone()));
         gone.push(at);
         (at, inst) = step(func, value(inst.operands.first())?)?;
     }
@@ -120,6 +126,24 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
     gone.push(at);
     let (q, k) = (value(inst.operands.first())?, value(inst.operands.get(1))?);
     check_keys(func, k, v)?;
+    let (disentangled, positions) = match &terms {
+        None => (None, [None; 2]),
+        Some((op, operands)) => {
+            if op.scale != scores.scale {
+                let (a, b) = (op.scale, scores.scale);
+                return Err(format!("position terms are scaled by {a}, scores by {b}"));
+            }
+            if operands.get(1..3) != Some(&[Operand::from(q), k.into()][..]) {
+                return Err("position terms are of other queries or keys".into());
+            }
+            let mut tables = operands[3..].iter().filter_map(|o| match o {
+                Operand::Weight(w) => Some(*w),
+                Operand::Value(_) | Operand::State(_) => None,
+            });
+            let mut table = |there: bool| if there { tables.next() } else { None };
+            (Some(op.terms), [table(op.terms.c2p), table(op.terms.p2c)])
+        }
+    };
 
     let op = Attention {
         kv_group: 1,
@@ -128,6 +152,7 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
         softcap,
         bias,
         alibi,
+        disentangled,
         sinks: sinks.is_some(),
         schedule: None,
     };
@@ -135,6 +160,7 @@ fn raise(func: &Func, mix: usize) -> Result<(Inst, Vec<usize>), String> {
         q,
         keys: Keys::Tensors(k, v),
         bias: table,
+        positions,
         sinks,
         step: meta,
     };

@@ -220,6 +220,7 @@ impl<'m> Analysis<'m> {
             }
             Op::Alibi(_)
             | Op::AttnBias(_)
+            | Op::AttnDisentangled(_)
             | Op::AttnMix(_)
             | Op::AttnScores(_)
             | Op::Experts(_)
@@ -235,7 +236,8 @@ impl<'m> Analysis<'m> {
             | Op::Route(_)
             | Op::Softmax(_)
             | Op::Split(_)
-            | Op::SplitHeads(_) => {}
+            | Op::SplitHeads(_)
+            | Op::Unfold(_) => {}
         }
     }
 
@@ -320,6 +322,11 @@ impl<'m> Analysis<'m> {
                     // Logits and weights are compared expert by expert.
                     Op::Route(_) => {
                         demands.push((value(0), last(result).map(Layout::plain)));
+                        demands.push((result, last(result).map(Layout::plain)));
+                    }
+                    // Neighbours interleave element by element.
+                    Op::Unfold(_) => {
+                        demands.push((value(0), last(value(0)).map(Layout::plain)));
                         demands.push((result, last(result).map(Layout::plain)));
                     }
                     Op::Experts(_) => {

@@ -59,7 +59,11 @@ fn shows_nothing(mask: &Mask) -> bool {
         Mask::And(masks) if masks.iter().any(shows_nothing) => true,
         Mask::Or(masks) => masks.iter().all(shows_nothing),
         Mask::And(masks) => {
-            let ranges: Vec<Mask> = masks.iter().filter(|m| bounds(m).is_some()).cloned().collect();
+            let ranges: Vec<Mask> = masks
+                .iter()
+                .filter(|m| bounds(m).is_some())
+                .cloned()
+                .collect();
             bounds(&Mask::And(ranges)).is_some_and(Bounds::is_empty)
         }
         _ => bounds(mask).is_some_and(Bounds::is_empty),
@@ -90,7 +94,9 @@ fn canonical(mask: &Mask, keys: u32) -> Mask {
         };
         for part in inner {
             // What one range can be with another one, it is.
-            let joined = parts.iter().position(|p| one_range(&join(vec![p.clone(), part.clone()]), keys).is_some());
+            let joined = parts
+                .iter()
+                .position(|p| one_range(&join(vec![p.clone(), part.clone()]), keys).is_some());
             match joined {
                 Some(at) => {
                     let both = join(vec![parts[at].clone(), part]);
@@ -233,22 +239,10 @@ mod tests {
         check(And(vec![Window(4), Bidirectional]), 64, "window(4)");
         let nested = And(vec![Window(9), And(vec![Causal, Window(4)])]);
         check(nested, 64, "causal & window(4)");
-        check(
-            Or(vec![Causal, And(vec![Causal, Window(4)])]),
-            64,
-            "causal",
-        );
+        check(Or(vec![Causal, And(vec![Causal, Window(4)])]), 64, "causal");
         check(Or(vec![Causal, Window(4)]), 64, "bidirectional");
-        check(
-            Or(vec![Mask::causal(Some(4)), Window(2)]),
-            64,
-            "window(4)",
-        );
-        check(
-            Or(vec![And(vec![Causal, Window(0)]), Causal]),
-            64,
-            "causal",
-        );
+        check(Or(vec![Mask::causal(Some(4)), Window(2)]), 64, "window(4)");
+        check(Or(vec![And(vec![Causal, Window(0)]), Causal]), 64, "causal");
         check(Window(0), 64, "window(0)");
     }
 
@@ -267,7 +261,11 @@ mod tests {
         let causal = |m| And(vec![Causal, m]);
         check(causal(stride()), 40, "causal & stride(4)");
         check(
-            causal(Or(vec![Band(9), And(vec![Band(5), Bidirectional]), stride()])),
+            causal(Or(vec![
+                Band(9),
+                And(vec![Band(5), Bidirectional]),
+                stride(),
+            ])),
             40,
             "causal & (band(9) | stride(4))",
         );
@@ -279,7 +277,11 @@ mod tests {
         check(causal(Or(vec![stride(), Bidirectional])), 40, "causal");
         check(causal(Fixed { span: 64, last: 1 }), 40, "causal");
         check(causal(Stride { every: 1, block: 3 }), 40, "causal");
-        check(Or(vec![And(vec![Causal, Window(0)]), stride()]), 40, "stride(4)");
+        check(
+            Or(vec![And(vec![Causal, Window(0)]), stride()]),
+            40,
+            "stride(4)",
+        );
         check(Band(50), 40, "bidirectional");
         check(And(vec![Causal, Band(7)]), 40, "causal & window(7)");
     }
@@ -292,7 +294,10 @@ mod tests {
         assert!(!empty(Mask::Window(0)));
         assert!(!empty(Mask::causal(Some(1))));
         let stride = Mask::Stride { every: 4, block: 1 };
-        assert!(empty(Mask::And(vec![stride.clone(), Mask::causal(Some(0))])));
+        assert!(empty(Mask::And(vec![
+            stride.clone(),
+            Mask::causal(Some(0))
+        ])));
         assert!(!empty(Mask::Or(vec![stride, Mask::causal(Some(0))])));
     }
 }

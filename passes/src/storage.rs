@@ -239,6 +239,7 @@ fn overwritable(inst: &Inst) -> Vec<ValueId> {
         Op::Attention(_)
         | Op::Alibi(_)
         | Op::AttnBias(_)
+        | Op::AttnDisentangled(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::Experts(_)
@@ -256,7 +257,8 @@ fn overwritable(inst: &Inst) -> Vec<ValueId> {
         | Op::Rows(_)
         | Op::Softmax(_)
         | Op::Split(_)
-        | Op::SplitHeads(_) => vec![],
+        | Op::SplitHeads(_)
+        | Op::Unfold(_) => vec![],
     }
 }
 

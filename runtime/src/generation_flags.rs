@@ -280,8 +280,9 @@ mod tests {
 
     #[test]
     fn good_flags_are_understood() {
-        let g = resolve("--logit-bias 3:+1.5 --logit-bias {\"4\":-100,\"5\":2} --logit-bias 6:-inf")
-            .unwrap();
+        let g =
+            resolve("--logit-bias 3:+1.5 --logit-bias {\"4\":-100,\"5\":2} --logit-bias 6:-inf")
+                .unwrap();
         let bias = [(3, 1.5), (4, -100.0), (5, 2.0), (6, f32::NEG_INFINITY)];
         assert_eq!((g.bias, g.beams), (bias.to_vec(), None));
         let g = resolve("--beams 4 --num-return 2 --length-penalty -0.5 --early-stopping").unwrap();
@@ -292,7 +293,10 @@ mod tests {
             early_stopping: EarlyStopping::First,
         };
         assert_eq!(g.beams, Some(expected));
-        assert_eq!(g.sampling.temperature, 0.0, "beams do not sample by default");
+        assert_eq!(
+            g.sampling.temperature, 0.0,
+            "beams do not sample by default"
+        );
         let never = resolve("--beams 2 --early-stopping never --top-k 5").unwrap();
         assert_eq!(never.beams.unwrap().early_stopping, EarlyStopping::Never);
         assert_eq!(never.sampling.temperature, 1.0);

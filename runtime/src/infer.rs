@@ -146,7 +146,9 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
     // Plain greedy unless the flags say otherwise: the file is all that an answer depends on.
     let generation = args.flags.resolve(&GenerationDefaults::default(), m)?;
     if args.probs && generation.beams.is_some() {
-        return Err(Error::Usage("--probs and --beams exclude each other".into()));
+        return Err(Error::Usage(
+            "--probs and --beams exclude each other".into(),
+        ));
     }
     if args.generate.is_none() && (generation.beams.is_some() || generation.returned > 1) {
         return Err(Error::Usage(

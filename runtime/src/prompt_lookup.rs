@@ -120,7 +120,10 @@ mod tests {
         assert_eq!(check_rows(&fed, &[1, 2, 3, 4], &[(0, 4)]), [1, 2, 3, 4]);
         assert_eq!(check_rows(&fed, &[1, 9, 3, 4], &[(0, 4)]), [1, 9]);
         assert_eq!(check_rows(&fed, &[9, 2, 3, 4], &[(0, 2), (2, 2)]), [9]);
-        assert_eq!(check_rows(&fed, &[1, 2, 9, 4], &[(0, 2), (2, 2)]), [1, 2, 9]);
+        assert_eq!(
+            check_rows(&fed, &[1, 2, 9, 4], &[(0, 2), (2, 2)]),
+            [1, 2, 9]
+        );
         assert_eq!(check_rows(&fed[..1], &[5], &[(0, 1)]), [5]);
     }
 }

@@ -220,10 +220,16 @@ impl Sampler {
         if !best.is_finite() {
             return Err(no_number());
         }
-        let total: f64 = self.scores.iter().map(|&s| f64::from((s - best).exp())).sum();
+        let total: f64 = self
+            .scores
+            .iter()
+            .map(|&s| f64::from((s - best).exp()))
+            .sum();
         let log_total = total.ln() as f32;
         // In two steps, as a sum of both would lose digits where the logits are large.
-        self.scores.iter_mut().for_each(|s| *s = (*s - best) - log_total);
+        self.scores
+            .iter_mut()
+            .for_each(|s| *s = (*s - best) - log_total);
         self.process();
         let sampled = self.params.temperature > 0.0;
         if sampled {

@@ -214,7 +214,10 @@ impl Hypotheses for Recomputed<'_> {
         let extend = |m: &Move| [&self.rows[m.from][..], &[i64::from(m.token)]].concat();
         self.rows = moves.iter().map(extend).collect();
         let logits = self.logits();
-        logits.iter().enumerate().try_for_each(|(r, row)| take(r, row))
+        logits
+            .iter()
+            .enumerate()
+            .try_for_each(|(r, row)| take(r, row))
     }
 }
 
@@ -290,9 +293,7 @@ pub fn compare_search(case: &Case, name: &str, ids: &Tensor, scores: &[f32]) -> 
     let wanted = expected("sequences_scores").floats();
     let near = |(a, b): (&f32, &f32)| (a - b).abs() <= atol;
     if scores.len() != wanted.len() || !scores.iter().zip(wanted).all(near) {
-        problems.push(format!(
-            "{label}: scores {scores:?}, expected {wanted:?}"
-        ));
+        problems.push(format!("{label}: scores {scores:?}, expected {wanted:?}"));
     }
     problems
 }

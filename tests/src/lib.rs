@@ -3,7 +3,7 @@
 //! `gguf`: a writer of GGUF files; `golden`: the reference data and how it is compared; `golden_run`: its scenarios through
 //! executables and evaluator; `binaries`: the `llmc` command and the executables that it makes; `differential`: an executable
 //! against the evaluator; `measured`: processes whose time and memory are bounded;
-//! `model_copy`: copies of golden models, to be broken or moved.
+//! `model_copy`: copies of golden models, to be broken or moved; `tokenizer_cases`: golden tokenizers through `llmc tokenize`.
 
 pub mod binaries;
 pub mod differential;
@@ -13,3 +13,4 @@ pub mod golden_run;
 pub mod measured;
 pub mod model_copy;
 pub mod models;
+pub mod tokenizer_cases;

@@ -106,6 +106,8 @@ fn well_known_configurations() {
         ("gemma3-270m", "gemma3_text", 268_098_176),
         ("gemma3-1b", "gemma3_text", 999_885_952),
         ("minilm-l6", "bert", 22_713_216),
+        ("deberta-base", "deberta", 138_601_728),
+        ("deberta-v3-base", "deberta-v2", 183_831_552),
     ] {
         let facts = inspect(&folder.join(format!("{name}.json")));
         assert_eq!(facts["family"], family, "{name}");
@@ -123,8 +125,12 @@ fn all_configurations_build() {
         let path = entry.unwrap().path();
         let input = Input::resolve(path.to_str().unwrap()).unwrap();
         let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
-        let options = BuildOptions { random_weights: Some(1), ..BuildOptions::default() };
-        let model = Model::build(&dir, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let options = BuildOptions {
+            random_weights: Some(1),
+            ..BuildOptions::default()
+        };
+        let model =
+            Model::build(&dir, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut module = model.module;
         let fresh = stage::fresh(&module);
         assert!(fresh.is_empty(), "{}: {}", path.display(), fresh[0]);

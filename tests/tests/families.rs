@@ -49,6 +49,11 @@ fn bloom() {
 }
 
 #[test]
+fn deberta_v3() {
+    snapshot("deberta_v3_base");
+}
+
+#[test]
 fn falcon() {
     snapshot("falcon_new_arch");
 }

@@ -148,6 +148,11 @@ fn bloom() {
 }
 
 #[test]
+fn deberta() {
+    run("deberta_v3_base");
+}
+
+#[test]
 fn falcon() {
     run("falcon");
 }

@@ -193,7 +193,7 @@ fn qwen() {
 
 #[test]
 fn encoders() {
-    check(&["bert_base", "mpnet_base"]);
+    check(&["bert_base", "deberta_v3_base", "mpnet_base"]);
 }
 
 /// The golden models as GGUF files.

@@ -93,6 +93,10 @@ fn table() {
             println!();
         }
     }
-    println!("{ran} cases, {} refused: {}", refused.len(), refused.join(" "));
+    println!(
+        "{ran} cases, {} refused: {}",
+        refused.len(),
+        refused.join(" ")
+    );
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -83,7 +83,11 @@ fn random(seed: u64) -> (Value, Vec<Vec<i64>>) {
     let vocab = r.within(40, 200);
     let context = 256;
     let equal_share = ["bloom", "falcon", "gpt3", "gpt_neo", "stablelm", "phi3"].contains(&family);
-    let hidden = if equal_share { heads * dim } else { r.within(8, 90) };
+    let hidden = if equal_share {
+        heads * dim
+    } else {
+        r.within(8, 90)
+    };
     let window = r.within(1, 150);
     let mut c = json!({
         "architectures": [class], "model_type": family,
@@ -160,7 +164,9 @@ fn random(seed: u64) -> (Value, Vec<Vec<i64>>) {
         }
     }
     let factors = |r: &mut Random| -> Vec<f64> {
-        (0..rotated / 2).map(|_| 1.0 + r.within(0, 30) as f64 / 10.0).collect()
+        (0..rotated / 2)
+            .map(|_| 1.0 + r.within(0, 30) as f64 / 10.0)
+            .collect()
     };
     if ["llama", "mistral", "qwen2", "phi3"].contains(&family) && dim > 2 {
         set(match (family, scaling) {
@@ -190,7 +196,10 @@ fn run(seed: u64) -> Vec<String> {
     let compared = Compared {
         name: &format!("seed {seed}: {config}"),
         config: &config,
-        precision: Precision { kv: Kv::F32, ..Precision::default() },
+        precision: Precision {
+            kv: Kv::F32,
+            ..Precision::default()
+        },
         tolerance: F32,
         level: "x86-64-v3",
     };
@@ -210,6 +219,9 @@ fn compiled_code_is_what_the_evaluator_computes() {
         problems.extend(run(seed));
         seed += 1;
     }
-    eprintln!("{seed} configurations in {:.1} s", start.elapsed().as_secs_f64());
+    eprintln!(
+        "{seed} configurations in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -341,7 +341,7 @@ fn tokenizers() {
         }),
         refusal(
             "llama2_gqa",
-            &["tokenizer.model", "without its tokenizer.json"],
+            &["tokenizer.model", "not a SentencePiece model"],
         )
         .broken_by(|folder| {
             std::fs::rename(folder.join(TOKENIZER), folder.join("tokenizer.model")).unwrap();

@@ -73,6 +73,26 @@ fn case(name: &'static str, config: Value, prompt: usize) -> Case {
 fn cases() -> Vec<Case> {
     let llama = |more| decoder("llama", "LlamaForCausalLM", more);
     let heads = |q: u32, kv: u32, dim: u32| json!({"num_attention_heads": q, "num_key_value_heads": kv, "head_dim": dim});
+    let deberta = |more| {
+        let mut config = encoder(
+            "deberta",
+            "DebertaModel",
+            json!({
+                "relative_attention": true, "pos_att_type": "c2p|p2c", "position_biased_input": false,
+                "type_vocab_size": 0
+            }),
+        );
+        merge(&mut config, more);
+        config
+    };
+    let deberta_v2 = |more| {
+        let mut config = deberta(json!({
+            "architectures": ["DebertaV2Model"], "model_type": "deberta-v2", "position_buckets": 32,
+            "share_att_key": true, "norm_rel_ebd": "layer_norm"
+        }));
+        merge(&mut config, more);
+        config
+    };
     let kv = |name, dtype, tolerance| Case {
         kv: dtype,
         tolerance,
@@ -194,6 +214,38 @@ fn cases() -> Vec<Case> {
         ),
         case("bert", encoder("bert", "BertModel", json!({})), 130),
         case("mpnet", encoder("mpnet", "MPNetModel", json!({})), 280),
+        case("deberta", deberta(json!({})), 150),
+        case(
+            "deberta, near distances and keys alone",
+            deberta(
+                json!({"max_relative_positions": 8, "pos_att_type": ["c2p"], "position_biased_input": true}),
+            ),
+            150,
+        ),
+        case("deberta v3", deberta_v2(json!({})), 300),
+        case(
+            "deberta v2",
+            deberta_v2(json!({"conv_kernel_size": 5, "conv_act": "gelu"})),
+            140,
+        ),
+        case(
+            "deberta v2, tables of their own",
+            deberta_v2(json!({
+                "share_att_key": false, "norm_rel_ebd": "none", "position_buckets": -1, "attention_head_size": 20,
+                "type_vocab_size": 2, "pos_att_type": "p2c", "torch_dtype": "bfloat16"
+            })),
+            70,
+        ),
+        Case {
+            quant: (Quant::Q8_0, Activations::F32),
+            ..case(
+                "deberta v3 in q8_0",
+                deberta_v2(
+                    json!({"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 192}),
+                ),
+                70,
+            )
+        },
     ]
 }
 

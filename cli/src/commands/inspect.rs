@@ -68,12 +68,7 @@ fn facts(dir: &ModelDir, model: &Model, stored: bool, (quant, notes): (Quant, &[
         .weights
         .iter()
         .map(|w| {
-            let parts: Vec<&str> = w
-                .source
-                .parts
-                .iter()
-                .map(|part| part.name.as_str())
-                .collect();
+            let parts: Vec<&str> = w.source.patterns().collect();
             json!({
                 "name": w.name,
                 "layers": w.slots,

@@ -46,11 +46,12 @@ mod route;
 mod select_rows;
 mod substitute;
 mod tile;
+mod unfold;
 mod unpack;
 
 pub use activation::Activation;
 pub use arg_max::ArgMax;
-pub use attend::{Attend, Bias, Mask, RelativeBias};
+pub use attend::{Attend, Bias, Mask, RelativeBias, Terms};
 pub use block_gather::BlockGather;
 pub use block_linear::{BlockLinear, Input};
 pub use combine::Combine;
@@ -73,6 +74,7 @@ pub use route::Route;
 pub use select_rows::SelectRows;
 pub use substitute::Substitute;
 pub use tile::{TILE_ROWS, Tile};
+pub use unfold::Unfold;
 pub use unpack::Unpack;
 
 /// Columns of a weight panel.

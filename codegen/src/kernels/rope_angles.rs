@@ -59,7 +59,19 @@ impl RopeAngles {
             Param::output(),
         ];
         b.kernel(&self.symbol(), &params, |b, args| {
-            let [thread, threads, n, pos, seq, lengths, inv_freq, second, cos, sin] = *args else {
+            let [
+                thread,
+                threads,
+                n,
+                pos,
+                seq,
+                lengths,
+                inv_freq,
+                second,
+                cos,
+                sin,
+            ] = *args
+            else {
                 unreachable!("ten parameters")
             };
             let (lo, hi) = b.slice(thread, threads, n);

@@ -107,6 +107,24 @@ impl<'a> Lower<'a> {
                 Some((Arg::Table(self.table(alibi.slopes(heads))), Bias::Slopes))
             }
         };
+        let mut terms = None;
+        let mut tables = [None; 2];
+        if let Some(d) = op.disentangled {
+            if op.kv_group != 1 {
+                return Err(self.error("position terms of heads that share keys"));
+            }
+            for (table, there) in tables.iter_mut().zip([d.c2p, d.p2c]) {
+                if there {
+                    let (_, stored) = self.weight(inst, next)?;
+                    next += 1;
+                    let Form::Positions(form) = &stored.form else {
+                        return Err(self.error("the table is not packed by position"));
+                    };
+                    terms = Some(form.rows.kernel());
+                    *table = Some(weight_arg(stored));
+                }
+            }
+        }
         let mut sinks = None;
         if op.sinks {
             sinks = Some(weight_arg(self.weight(inst, next)?.1));
@@ -133,6 +151,7 @@ impl<'a> Lower<'a> {
             mask,
             pattern,
             bias: bias.map(|(_, kind)| kind),
+            terms,
             sinks: op.sinks,
             split,
         };
@@ -150,6 +169,8 @@ impl<'a> Lower<'a> {
             Arg::Batch(BatchField::QStart),
             Arg::Batch(BatchField::KvLen),
             bias.map_or(unread, |b| b.0),
+            tables[0].unwrap_or(unread),
+            tables[1].unwrap_or(unread),
             sinks.unwrap_or(unread),
             Arg::Arena(out.at),
             Arg::Scratch,

@@ -38,7 +38,10 @@ impl<'a> Lower<'a> {
                 },
                 cols.len(),
             ),
-            Form::Blocks { .. } | Form::Vector { .. } | Form::Relative { .. } => {
+            Form::Blocks { .. }
+            | Form::Positions(_)
+            | Form::Relative { .. }
+            | Form::Vector { .. } => {
                 return Err(self.error("the weight is not packed as a table"));
             }
         };

@@ -139,7 +139,10 @@ impl<'a> Lower<'a> {
                 elem: elem(*dtype),
                 out,
             }),
-            Form::Rows { .. } | Form::Vector { .. } | Form::Relative { .. } => {
+            Form::Positions(_)
+            | Form::Relative { .. }
+            | Form::Rows { .. }
+            | Form::Vector { .. } => {
                 return Err(self.error("the weight is not packed as a matrix"));
             }
         })

@@ -265,10 +265,12 @@ impl<'a> Lower<'a> {
             Op::Route(r) => self.route(inst, r),
             Op::Rows(_) => self.rows(inst),
             Op::Substitute(s) => self.substitute(inst, s),
+            Op::Unfold(u) => self.unfold(inst, u),
             // Other names for memory that is already there.
             Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),
             Op::Alibi(_)
             | Op::AttnBias(_)
+            | Op::AttnDisentangled(_)
             | Op::AttnMix(_)
             | Op::AttnScores(_)
             | Op::KvRead(_)

@@ -36,7 +36,12 @@ impl<'a> Lower<'a> {
                 original_context, ..
             } => {
                 let long = at(original_context.saturating_add(1));
-                (Lengths::Switch { at: i64::from(original_context) }, long)
+                (
+                    Lengths::Switch {
+                        at: i64::from(original_context),
+                    },
+                    long,
+                )
             }
             RopeScaling::Dynamic {
                 factor,
@@ -46,7 +51,10 @@ impl<'a> Lower<'a> {
                 let dim = f64::from(op.dim);
                 let powers = (0..op.dim / 2).map(|i| (-2.0 * f64::from(i) / (dim - 2.0)) as f32);
                 let context = i64::from(original_context);
-                (Lengths::Growing { factor, context }, padded(powers.collect()))
+                (
+                    Lengths::Growing { factor, context },
+                    padded(powers.collect()),
+                )
             }
             RopeScaling::Default
             | RopeScaling::Linear { .. }

@@ -1,4 +1,5 @@
-//! `rows`, `pool`, `substitute` and `l2_normalize`: rows that are chosen, joined or scaled as wholes.
+//! `rows`, `pool`, `substitute`, `l2_normalize` and `unfold`: rows that are chosen, joined, scaled or put beside
+//! their neighbours as wholes.
 
 use llmc_ir::{Inst, Operand, ops};
 
@@ -77,6 +78,30 @@ impl<'a> Lower<'a> {
             Arg::Arena(y.at),
         ];
         self.push(Kernel::Pool(kernel), args);
+        Ok(())
+    }
+
+    pub(super) fn unfold(&mut self, inst: &'a Inst, op: &ops::Unfold) -> Result<(), LowerError> {
+        let (x, y) = (self.operand(inst, 0)?, self.result(inst)?);
+        for place in [x, y] {
+            if !place.layout.is_plain() {
+                return Err(self.error(format!("rows of {}, expected plain ones", place.layout)));
+            }
+        }
+        let kernel = kernels::Unfold {
+            width: i64::from(op.width),
+            columns: i64::from(x.layout.len()),
+            x_stride: i64::from(x.stride),
+            y_stride: i64::from(y.stride),
+        };
+        let args = vec![
+            Arg::Rows(Extent::Tokens),
+            Arg::Batch(BatchField::Seq),
+            Arg::Batch(BatchField::QStart),
+            Arg::Arena(x.at),
+            Arg::Arena(y.at),
+        ];
+        self.push(Kernel::Unfold(kernel), args);
         Ok(())
     }
 

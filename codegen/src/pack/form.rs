@@ -2,6 +2,7 @@
 
 use llmc_ir::{DType, Layout, ops::RelativeBias};
 
+use super::positions::PositionTable;
 use crate::blocks::{Blocks, STRIP};
 
 /// Outputs in one panel of a matrix.
@@ -40,6 +41,8 @@ pub enum Form {
         origin: u32,
         stride: u32,
     },
+    /// A table of attention's position terms.
+    Positions(PositionTable),
 }
 
 impl Form {
@@ -57,6 +60,7 @@ impl Form {
             }
             Form::Vector { map } => map.len() as u64 * 4,
             Form::Relative { heads, stride, .. } => u64::from(*heads) * u64::from(*stride) * 4,
+            Form::Positions(table) => table.bytes(),
         }
     }
 }

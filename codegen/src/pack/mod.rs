@@ -9,12 +9,14 @@
 mod blocks;
 mod form;
 mod plan;
+mod positions;
 mod traffic;
 mod write;
 
 pub use blocks::pack_strip;
 pub use form::{Form, PANEL};
 pub use plan::{Stored, WeightPlan};
+pub use positions::{PositionRows, PositionTable};
 pub use write::write;
 
 /// A weight that cannot be packed.

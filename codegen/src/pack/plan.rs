@@ -1,10 +1,14 @@
 //! Where every weight lies in the payload's first region.
 
-use llmc_ir::{DType, Layout, Module, Op, Operand, Pack, WeightId, ops::RelativeBias};
+use llmc_ir::{
+    DType, Layout, Module, Op, Operand, Pack, WeightId,
+    ops::{Disentangled, RelativeBias},
+};
 
 use super::{
     PackError,
     form::{Form, expert_map, output_map},
+    positions::{PositionRows, PositionTable},
 };
 use crate::blocks::Blocks;
 
@@ -60,7 +64,7 @@ impl WeightPlan {
                 Form::Blocks { dtype, .. }
                 | Form::Panels { dtype, .. }
                 | Form::Rows { dtype, .. } => *dtype,
-                Form::Vector { .. } | Form::Relative { .. } => DType::F32,
+                Form::Vector { .. } | Form::Relative { .. } | Form::Positions(_) => DType::F32,
             };
             *out.entry(dtype.name().to_string()).or_insert(0) +=
                 w.slot_stride * w.layers.len() as u64;
@@ -115,6 +119,28 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
         });
     }
     let pack = weight.pack.as_ref().ok_or(unplanned("has no packing"))?;
+    if let Some((terms, queries)) = position_terms(module, id) {
+        let Pack::Rows { cols } = pack else {
+            return Err(unplanned("is a table of positions, but not packed in rows"));
+        };
+        let [head] = cols.0.as_slice() else {
+            return Err(unplanned(
+                "is a table of positions, but its rows are no heads",
+            ));
+        };
+        return Ok(Form::Positions(PositionTable {
+            rows: PositionRows {
+                terms,
+                context: module.dims.t,
+            },
+            queries,
+            heads: head.count,
+            head: Layout::heads(1, &head.parts).stored(),
+        }));
+    }
+    if weight.source.projected.is_some() {
+        return Err(unplanned("is computed, which only tables of positions are"));
+    }
     if let Some(form) = Blocks::of_dtype(weight.ty.dtype) {
         let [count, cols] = *dims.as_slice() else {
             return Err(unplanned("is stored in blocks, but no matrix"));
@@ -180,12 +206,33 @@ fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32)> {
     let inst = user(module, id)?;
     match &inst.op {
         // The sinks are a vector of heads.
-        Op::Attention(a) => match module.weights[id.index()].ty.fixed_dims()?.as_slice() {
-            [_, heads] => Some((a.bias?, *heads)),
-            _ => None,
-        },
+        Op::Attention(a) if position_terms(module, id).is_none() => {
+            match module.weights[id.index()].ty.fixed_dims()?.as_slice() {
+                [_, heads] => Some((a.bias?, *heads)),
+                _ => None,
+            }
+        }
         _ => None,
     }
+}
+
+/// The position terms that a weight is a table of, and whether it is that of queries.
+fn position_terms(module: &Module, id: WeightId) -> Option<(Disentangled, bool)> {
+    let inst = user(module, id)?;
+    let Op::Attention(op) = &inst.op else {
+        return None;
+    };
+    let terms = op.disentangled?;
+    // The tables stand behind the bias, that of keys first.
+    let mut weights = inst.operands.iter().filter_map(|o| match o {
+        Operand::Weight(w) => Some(*w),
+        Operand::Value(_) | Operand::State(_) => None,
+    });
+    let at = weights.position(|w| w == id)?;
+    let tables = [(terms.c2p, false), (terms.p2c, true)];
+    let mut tables = tables.into_iter().filter(|(there, _)| *there);
+    let (_, queries) = tables.nth(at.checked_sub(usize::from(op.bias.is_some()))?)?;
+    Some((terms, queries))
 }
 
 /// The packing of the matrix that a weight is the experts' bias of: count, rows of one, and `glu`.

@@ -3,7 +3,8 @@
 use std::{borrow::Cow, io::Write, ops::Range};
 
 use llmc_ir::{
-    DType, Module, Source, TensorSource, ops::RelativeBias, quant::rows::store_rows, source::to_f32,
+    DType, Module, SourcePart, TensorSource, ops::RelativeBias, quant::rows::store_rows,
+    source::to_f32,
 };
 
 use super::{
@@ -38,18 +39,19 @@ pub fn write(
         for (slot, layer) in stored.layers.iter().enumerate() {
             sink.zeros(stored.offset + slot as u64 * stored.slot_stride - sink.written)?;
             let dims = weight.ty.fixed_dims().unwrap_or_default();
-            let tensor = Tensor::open(source, &weight.source, *layer, &dims)?;
+            let open = || Tensor::open(source, &weight.source.parts, *layer, &dims);
             match &stored.form {
                 Form::Blocks {
                     dtype,
                     form,
                     rows,
                     cols,
-                } => strips(&mut sink, &tensor, *dtype, form, rows, *cols)?,
+                } => strips(&mut sink, &open()?, *dtype, form, rows, *cols)?,
                 Form::Panels { dtype, rows, cols } => {
-                    panels(&mut sink, &tensor, *dtype, rows, cols)?
+                    panels(&mut sink, &open()?, *dtype, rows, cols)?
                 }
                 Form::Rows { dtype, count, cols } => {
+                    let tensor = open()?;
                     let mut row = vec![0u8; cols.len() * dtype.row_bytes(1) as usize];
                     for r in 0..*count {
                         let from = tensor.row(r, 0..tensor.cols, *dtype)?;
@@ -57,17 +59,20 @@ pub fn write(
                         sink.bytes(&row)?;
                     }
                 }
-                Form::Vector { map } => sink.bytes(&tensor.vector(map)?)?,
+                Form::Vector { map } => sink.bytes(&open()?.vector(map)?)?,
                 Form::Relative {
                     bias,
                     heads,
                     origin,
                     stride,
                 } => {
-                    sink.bytes(&tensor.relative(bias, *heads, *origin, *stride)?)?;
+                    sink.bytes(&open()?.relative(bias, *heads, *origin, *stride)?)?;
+                }
+                Form::Positions(table) => {
+                    let from = &weight.source;
+                    table.write(source, from, *layer, &dims, |bytes| sink.bytes(bytes))?;
                 }
             }
-            tensor.release();
         }
     }
     sink.zeros(plan.bytes - sink.written)
@@ -193,7 +198,7 @@ fn scatter(from: &[u8], map: &[Option<u32>], first: u32, size: usize, to: &mut [
 }
 
 /// The tensors that make up one slot of a weight, as one logical matrix (a vector is one row).
-struct Tensor<'a> {
+pub(super) struct Tensor<'a> {
     source: &'a dyn TensorSource,
     parts: Vec<Part>,
     cols: u32,
@@ -223,9 +228,9 @@ impl Part {
 }
 
 impl<'a> Tensor<'a> {
-    fn open(
+    pub(super) fn open(
         source: &'a dyn TensorSource,
-        from: &Source,
+        from: &[SourcePart],
         layer: Option<u32>,
         dims: &[u32],
     ) -> Result<Self, PackError> {
@@ -237,7 +242,6 @@ impl<'a> Tensor<'a> {
         };
         let mut parts = Vec::new();
         let tensors = from
-            .parts
             .iter()
             .flat_map(|p| p.tensors(layer).map(move |name| (p, name)));
         for (p, name) in tensors {
@@ -253,8 +257,15 @@ impl<'a> Tensor<'a> {
                 shape[last..].reverse();
             }
             let each = shape.get(last).copied().unwrap_or(1);
-            // Matrices over one another in one tensor.
-            if shape.len() == dims.len() + 1 {
+            let flat = shape
+                .iter()
+                .skip(1)
+                .try_fold(1u32, |n, d| n.checked_mul(*d));
+            let deeper = shape.len() > dims.len() && dims.len() == 2 && !p.transposed;
+            if deeper && flat == Some(cols) {
+                shape = vec![shape[0], cols];
+            } else if shape.len() == dims.len() + 1 {
+                // Matrices over one another in one tensor.
                 let count = shape.remove(0);
                 shape[0] = shape[0].saturating_mul(count);
             }
@@ -381,14 +392,19 @@ impl<'a> Tensor<'a> {
         Ok(bytes.into_owned())
     }
 
+    /// Elements of a row.
+    pub(super) fn cols(&self) -> u32 {
+        self.cols
+    }
+
     /// One row as f32.
-    fn values(&self, row: u32) -> Result<Vec<f32>, PackError> {
+    pub(super) fn values(&self, row: u32) -> Result<Vec<f32>, PackError> {
         let bytes = self.row(row, 0..self.cols, DType::F32)?;
         Ok(to_f32(DType::F32, &bytes))
     }
 
     /// All elements as f32.
-    fn all(&self) -> Result<Vec<f32>, PackError> {
+    pub(super) fn all(&self) -> Result<Vec<f32>, PackError> {
         let mut out = Vec::new();
         for row in 0..self.parts.iter().map(|p| p.rows).sum() {
             let (part, r) = self.part(row);
@@ -451,8 +467,11 @@ impl<'a> Tensor<'a> {
             self.source.release(&p.name, done);
         }
     }
+}
 
-    fn release(&self) {
+impl Drop for Tensor<'_> {
+    /// What has been read of it will not be read again soon.
+    fn drop(&mut self) {
         for p in &self.parts {
             let cols = if p.transposed { 1 } else { self.cols };
             let bytes = p
@@ -469,8 +488,8 @@ mod tests {
     use std::borrow::Cow;
 
     use llmc_ir::{
-        Dims, FuncBuilder, Layout, Operand, Pack, Sym, TensorType, Type, Weight, ops::Linear,
-        source::TensorInfo,
+        Dims, FuncBuilder, Layout, Operand, Pack, Source, Sym, TensorType, Type, Weight,
+        ops::Linear, source::TensorInfo,
     };
 
     /// Tensor `name` holds its own element indices.

@@ -185,4 +185,5 @@ kernels! {
     Route,
     SelectRows,
     Substitute,
+    Unfold,
 }

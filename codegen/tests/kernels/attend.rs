@@ -23,7 +23,7 @@ fn compare(world: &World<'_>, parts: &[Part], found: &[f32]) {
 /// A prefill of three sequences at once, against the reference; then, for causal masks, each
 /// sequence alone, in pieces, and its tail token by token, and all of them in steps that mix
 /// prefill and decode: bitwise the same.
-fn check(c: &Case, length: usize) {
+pub fn check(c: &Case, length: usize) {
     let loaded = load_all(|b| {
         c.append.emit(b);
         c.attend.emit(b);
@@ -281,7 +281,9 @@ fn sparse_masks_read_what_they_show() {
         read.push(pages);
     }
     let dense = (0..LENGTH).step_by(TILE);
-    let dense: u32 = dense.map(|t| ((t + TILE).min(LENGTH) as u32).div_ceil(64)).sum();
+    let dense: u32 = dense
+        .map(|t| ((t + TILE).min(LENGTH) as u32).div_ceil(64))
+        .sum();
     for (pages, pattern) in read.iter().zip(patterns()) {
         assert!(*pages < dense, "{pattern} reads {pages} of {dense} pages");
     }

@@ -4,6 +4,8 @@
 use crate::buffer::{Buffer, Random, pad, rounded_row};
 use crate::harness::Loaded;
 use llmc_codegen::kernels::{Attend, Bias, KvAppend, KvElem, KvLayout, Mask};
+use llmc_codegen::pack::PositionRows;
+use llmc_ir::ops::Disentangled;
 
 pub type AppendFn = unsafe extern "C" fn(
     u64,
@@ -30,6 +32,8 @@ type AttendFn = unsafe extern "C" fn(
     *const u8,
     *const u8,
     *const u8,
+    *const u8,
+    *const u8,
     *mut u8,
     *mut u8,
     *mut u8,
@@ -41,6 +45,8 @@ pub struct Case {
     /// Logical head widths.
     dk: usize,
     dv: usize,
+    /// Position terms; `attend` has them for a context of `World`'s length.
+    terms: Option<Disentangled>,
 }
 
 /// Sequences of the test's cache.
@@ -66,6 +72,7 @@ pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: KvElem) -> C
             mask: Mask::Causal { window: None },
             pattern: None,
             bias: None,
+            terms: None,
             sinks: false,
             // Room for one token of each sequence over some hundred keys.
             split: SEQUENCES as i64 * Attend::split_for(&kv, group as i64, 300),
@@ -77,7 +84,22 @@ pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: KvElem) -> C
         },
         dk,
         dv,
+        terms: None,
     }
+}
+
+/// Attention with position terms over all keys, for sequences of up to `length` tokens.
+pub fn disentangled(dk: usize, heads: usize, terms: Disentangled, length: usize) -> Case {
+    let mut c = case(dk, dk, heads, 1, KvElem::F32);
+    let rows = PositionRows {
+        terms,
+        context: length as u32,
+    };
+    c.attend.mask = Mask::Bidirectional;
+    c.attend.split = 0;
+    c.attend.terms = Some(rows.kernel());
+    c.terms = Some(terms);
+    c
 }
 
 /// Whole sequences of q, k, v, and a cache to put them into.
@@ -92,6 +114,8 @@ pub struct World<'a> {
     /// Pages of a sequence.
     pages: usize,
     bias: Vec<f32>,
+    /// What the terms add to, and their tables: `[heads][rows][k_width]` of keys, of queries.
+    terms: Option<(PositionRows, [Vec<f32>; 2])>,
     sinks: Vec<f32>,
     stale: Buffer,
 }
@@ -145,6 +169,23 @@ impl World<'_> {
         };
         let bias = (0..all * stride).map(|_| random.unit()).collect();
         let sinks = (0..all).map(|_| random.unit()).collect();
+        let terms = c.terms.map(|terms| {
+            let rows = PositionRows {
+                terms,
+                context: length as u32,
+            };
+            let mut table = || {
+                let mut table = vec![0.0; heads * rows.padded() as usize * kp];
+                for (i, row) in table.chunks_mut(kp).enumerate() {
+                    if i % (rows.padded() as usize) < 2 * terms.span as usize {
+                        row[..c.dk].fill_with(|| random.unit());
+                    }
+                }
+                table
+            };
+            let tables = [table(), table()];
+            (rows, tables)
+        });
         let mut stale = Buffer::bytes(a.kv.page_bytes() as usize * pages * SEQUENCES);
         stale.fill_stale(a.kv.elem, &mut random);
         World {
@@ -155,6 +196,7 @@ impl World<'_> {
             stored,
             pages,
             bias,
+            terms,
             sinks,
             stale,
         }
@@ -265,6 +307,7 @@ impl World<'_> {
         let lens: Vec<i32> = parts.iter().map(|p| (p.1 + p.2) as i32).collect();
         let [mut starts, mut lens] = [starts, lens].map(|x| Buffer::from_i32(&x));
         let [mut bias, mut sinks] = [&self.bias, &self.sinks].map(|x| Buffer::from_f32(x));
+        let [mut pos_key, mut pos_query] = self.term_tables();
         let mut out = Buffer::floats(n * a.out_stride as usize);
         out.f32_mut().fill(f32::NAN);
         let mut partials = Buffer::scratch(a.partial_bytes());
@@ -289,6 +332,8 @@ impl World<'_> {
                     starts.ptr(),
                     lens.ptr(),
                     bias.ptr(),
+                    pos_key.ptr(),
+                    pos_query.ptr(),
                     sinks.ptr(),
                     out.ptr(),
                     scratch.ptr(),
@@ -311,6 +356,43 @@ impl World<'_> {
             "nothing is written behind out"
         );
         out.f32()[..n * a.out_stride as usize].to_vec()
+    }
+
+    /// The tables of position terms as the kernel reads them.
+    fn term_tables(&self) -> [Buffer; 2] {
+        let Some((rows, [keys, queries])) = &self.terms else {
+            return [Buffer::bytes(64), Buffer::bytes(64)];
+        };
+        let facts = rows.kernel();
+        let numbers = (0..facts.entries).map(|i| rows.terms.row(i - facts.origin) as f32);
+        let numbers: Vec<f32> = numbers.map(|n| f32::from_bits(n as u32)).collect();
+        let (width, padded) = (self.c.attend.kv.k_width as usize, rows.padded() as usize);
+        let across = keys.chunks(width * padded).flat_map(|head| {
+            let at = move |lane: usize, r: usize| head[r * width + lane];
+            (0..width).flat_map(move |lane| (0..padded).map(move |r| at(lane, r)))
+        });
+        let keys: Vec<f32> = numbers.iter().copied().chain(across).collect();
+        let queries = [&numbers[..], queries].concat();
+        [Buffer::from_f32(&keys), Buffer::from_f32(&queries)]
+    }
+
+    /// The position terms of query i and key j.
+    fn term(&self, h: usize, (i, q): (usize, &[f32]), (j, k): (usize, &[f32])) -> f64 {
+        let Some((rows, [keys, queries])) = &self.terms else {
+            return 0.0;
+        };
+        let width = self.c.attend.kv.k_width as usize;
+        let r = rows.terms.row(i as i64 - j as i64) as usize + h * rows.padded() as usize;
+        let dot = |x: &[f32], table: &[f32]| -> f64 {
+            let y = &table[r * width..];
+            x.iter()
+                .zip(y)
+                .map(|(x, y)| f64::from(*x) * f64::from(*y))
+                .sum()
+        };
+        let c2p = if rows.terms.c2p { dot(q, keys) } else { 0.0 };
+        let p2c = if rows.terms.p2c { dot(k, queries) } else { 0.0 };
+        (c2p + p2c) * f64::from(self.c.attend.scale)
     }
 
     /// One output row in f64: query `i` of sequence `s` over `keys` keys.
@@ -341,7 +423,7 @@ impl World<'_> {
                         .zip(k)
                         .map(|(x, y)| f64::from(*x) * f64::from(*y))
                         .sum();
-                    let mut score = dot * f64::from(a.scale);
+                    let mut score = dot * f64::from(a.scale) + self.term(h, (i, q), (*j, k));
                     if let Some(cap) = a.softcap {
                         score = f64::from(cap) * (score / f64::from(cap)).tanh();
                     }

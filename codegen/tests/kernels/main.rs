@@ -10,6 +10,7 @@ mod attend;
 mod attend_world;
 mod blocks;
 mod buffer;
+mod disentangled;
 mod elementwise;
 mod emission;
 mod experts;

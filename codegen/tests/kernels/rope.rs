@@ -171,7 +171,11 @@ fn angles() {
 #[test]
 fn lengths() {
     let (theta, dim) = (10_000.0, 24);
-    let factors = |by: f32| (0..dim / 2).map(|i| 1.0 + by * i as f32).collect::<Vec<_>>();
+    let factors = |by: f32| {
+        (0..dim / 2)
+            .map(|i| 1.0 + by * i as f32)
+            .collect::<Vec<_>>()
+    };
     let longrope = RopeScaling::LongRope {
         short: factors(0.01),
         long: factors(1.3),
@@ -188,15 +192,31 @@ fn lengths() {
     };
     let powers = (0..dim / 2).map(|i| -2.0 * i as f32 / (dim as f32 - 2.0));
     let cases = [
-        (&longrope, Lengths::Switch { at: 100 }, inv_freq_at(theta, dim, &longrope, 101)),
+        (
+            &longrope,
+            Lengths::Switch { at: 100 },
+            inv_freq_at(theta, dim, &longrope, 101),
+        ),
         (
             &dynamic,
-            Lengths::Growing { factor: 2.5, context: 100 },
+            Lengths::Growing {
+                factor: 2.5,
+                context: 100,
+            },
             powers.collect(),
         ),
     ];
     // Positions and sequences of the tokens, and lengths of the sequences.
-    let tokens = [(0, 0), (99, 0), (5, 1), (100, 1), (3, 2), (900, 2), (100, 3), (70_000, 3)];
+    let tokens = [
+        (0, 0),
+        (99, 0),
+        (5, 1),
+        (100, 1),
+        (3, 2),
+        (900, 2),
+        (100, 3),
+        (70_000, 3),
+    ];
     let of_sequence = [100u32, 101, 40_000, 50];
     for (scaling, lengths, second) in cases {
         let kernel = RopeAngles {

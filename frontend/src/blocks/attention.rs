@@ -13,12 +13,12 @@
 //! Not here: fusing any of it (`passes/raise_attention.rs`).
 
 use llmc_ir::ops::{
-    Alibi, AttnBias, AttnMix, AttnScores, KvAppend, KvRead, MaskScores, MergeHeads, RelativeBias, Rope,
-    RopeStyle, Softcap, Softmax, SplitHeads,
+    Alibi, AttnBias, AttnMix, AttnScores, KvAppend, KvRead, MaskScores, MergeHeads, RelativeBias,
+    Rope, RopeStyle, Softcap, Softmax, SplitHeads,
 };
 use llmc_ir::{Mask, ValueId};
 
-use super::{Norm, Projection, Scope};
+use super::{Norm, PositionTerms, Projection, Scope};
 use crate::config::Heads;
 use crate::error::Result;
 
@@ -63,7 +63,7 @@ pub struct HeadNorm {
 }
 
 /// How positions enter attention.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Positions {
     /// In the embeddings.
     Learned,
@@ -78,6 +78,8 @@ pub enum Positions {
     },
     /// By a bias that falls with the distance, at a slope of its own for each head.
     Alibi(Alibi),
+    /// By terms of queries and keys with tables of positions.
+    Disentangled(Box<PositionTerms>),
 }
 
 impl Attention {
@@ -109,7 +111,10 @@ impl Attention {
                 let q = scope.op("qr", rope.clone(), &[q.into(), angles.into()])?;
                 (q, scope.op("kr", rope, &[k.into(), angles.into()])?)
             }
-            Positions::Learned | Positions::Relative { .. } | Positions::Alibi(_) => (q, k),
+            Positions::Learned
+            | Positions::Relative { .. }
+            | Positions::Alibi(_)
+            | Positions::Disentangled(_) => (q, k),
         };
         let window = self
             .mask
@@ -179,6 +184,10 @@ impl Attention {
             AttnScores { scale: self.scale },
             &[q.into(), k.into(), step.into()],
         )?;
+        if let Positions::Disentangled(terms) = &self.positions {
+            let heads = (self.heads, self.hidden);
+            s = terms.apply(scope, [s, q, k, step], heads, self.scale)?;
+        }
         if let Positions::Relative { tensor, bias } = self.positions {
             let why = format!(
                 "rows = relative_attention_num_buckets ({}), columns = num_attention_heads ({})",

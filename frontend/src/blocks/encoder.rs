@@ -9,7 +9,7 @@
 use llmc_ir::ops::{ActKind, Activation, Add, L2Normalize, Pool, PoolKind, PositionIds};
 use llmc_ir::{Sym, Type, ValueId};
 
-use super::{Attention, Classes, Embeddings, Graph, Mlp, Norm, Projection, Scope};
+use super::{Attention, Classes, Conv, Embeddings, Graph, Mlp, Norm, Projection, Scope};
 use crate::error::Result;
 use crate::sentence::{Pooling, Sentence};
 
@@ -30,6 +30,9 @@ pub struct Encoder {
     pub layer: EncoderLayer,
     /// One entry per layer.
     pub layers: Vec<usize>,
+    /// A convolution of the embeddings that is added to what the first layer makes (DeBERTa v2); that layer's
+    /// structure is 1.
+    pub conv: Option<Conv>,
     /// tanh(linear(first token)): the tensor, without `.weight`; left out where the checkpoint lacks it.
     pub pooler: Option<&'static str>,
     /// How a sentence becomes one vector: the pooling, and whether it is L2-normalised.
@@ -57,13 +60,33 @@ impl Encoder {
         sentence.map(|sentence| (sentence.pooling, sentence.normalize))
     }
 
+    /// The names of the layers' structures.
+    pub fn class_names(&self) -> Vec<&'static str> {
+        match self.layers.contains(&0) {
+            true => vec!["layer", "layer.conv"],
+            false => vec!["layer"; 2],
+        }
+    }
+
+    /// The same, with a convolution behind the first layer.
+    pub fn with_conv(mut self, conv: Option<Conv>) -> Self {
+        if let (Some(_), Some(first)) = (conv, self.layers.first_mut()) {
+            *first = 1;
+        }
+        self.conv = conv;
+        self
+    }
+
     /// Writes the functions.
     pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
         for class in &classes.0 {
             let mut scope = graph.layer(class);
             let x = scope.param("x", Type::f32(&[Sym::N.into(), self.hidden.into()]));
             let step = scope.param("step", Type::Step);
-            let y = self.layer.lower(&mut scope, x, step)?;
+            let mut y = self.layer.lower(&mut scope, x, step)?;
+            if let Some(conv) = self.conv.filter(|_| class.structure == 1) {
+                y = conv.apply(&mut scope, (x, y), self.hidden, step)?;
+            }
             scope.finish(&[("x", y)]);
         }
 

@@ -17,6 +17,7 @@ pub mod feed_forward;
 pub mod mlp;
 pub mod moe;
 pub mod norm;
+pub mod position_terms;
 pub mod projection;
 pub mod scope;
 
@@ -29,6 +30,7 @@ pub use feed_forward::FeedForward;
 pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::Norm;
+pub use position_terms::{Conv, PositionTerms};
 pub use projection::Projection;
 pub use scope::{Catalog, Graph, Scope, Wanted};
 
@@ -63,7 +65,7 @@ impl Blueprint {
     pub fn class_names(&self) -> Vec<&'static str> {
         match self {
             Self::Decoder(decoder) => decoder.classes.iter().map(|class| class.name).collect(),
-            Self::Encoder(_) => vec!["layer"],
+            Self::Encoder(encoder) => encoder.class_names(),
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Projection {
     pub tensor: &'static str,
     /// Whether it has a bias.
     pub bias: bool,
+    /// The tensor of the bias, where it is one of its own: all of it.
+    pub bias_tensor: Option<&'static str>,
     /// Whether the weight is stored as `[in, out]`.
     pub transposed: bool,
     /// Which outputs of the tensor; `None`: all.
@@ -42,6 +44,7 @@ impl Projection {
         Self {
             tensor,
             bias: false,
+            bias_tensor: None,
             transposed: false,
             rows: None,
         }
@@ -50,6 +53,13 @@ impl Projection {
     /// With a bias, or not.
     pub const fn with_bias(mut self, bias: bool) -> Self {
         self.bias = bias;
+        self
+    }
+
+    /// With a bias that is a tensor of its own.
+    pub const fn with_bias_of(mut self, tensor: &'static str) -> Self {
+        self.bias = true;
+        self.bias_tensor = Some(tensor);
         self
     }
 

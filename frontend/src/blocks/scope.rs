@@ -8,8 +8,8 @@
 //! Not here: comparing shapes with the checkpoint (`weights::bound`).
 
 use llmc_ir::{
-    DType, FuncBuilder, Module, Op, Operand, Source, SourcePart, State, StateId, TensorType, Type,
-    ValueId, Weight, WeightId,
+    DType, FuncBuilder, Module, Op, Operand, Projected, Source, SourceNorm, SourcePart, State,
+    StateId, TensorType, Type, ValueId, Weight, WeightId,
 };
 
 use super::{Class, Projection};
@@ -76,6 +76,18 @@ pub struct StackPart {
     pub rows: Option<(u32, u32, u32)>,
     /// How many experts have a tensor each.
     pub experts: Option<u32>,
+}
+
+/// A matrix that is computed of a table: `norm(row) · projection`.
+pub struct Computed<'a> {
+    /// The tensor `[rows, in]`, and its rows.
+    pub table: (&'a str, u32),
+    /// The layer norm of its rows: eps, and the tensor without `.weight`.
+    pub norm: Option<(f32, &'a str)>,
+    /// A whole tensor.
+    pub projection: &'a Projection,
+    /// Of the projection: `[out, in]`.
+    pub shape: [u32; 2],
 }
 
 /// A tensor's shape, and whether its matrices are transposed.
@@ -230,6 +242,9 @@ impl Scope<'_> {
         length: u32,
         why: &str,
     ) -> WeightId {
+        if let Some(tensor) = projection.bias_tensor {
+            return self.vector(name, tensor, length, why, 0.0);
+        }
         let of = projection.rows.as_ref().map_or(length, |rows| rows.of);
         let place = Place {
             stored: vec![of],
@@ -267,6 +282,89 @@ impl Scope<'_> {
         )
     }
 
+    /// The weight `[out, in · width]` of a convolution that the checkpoint stores as `[out, in, width]`.
+    pub fn convolution(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        [out, columns, width]: [u32; 3],
+        why: &str,
+    ) -> WeightId {
+        let tensor = format!("{tensor}.weight");
+        let place = Place::whole(&[out, columns, width]);
+        let fill = Fill::Normal(self.deviation);
+        let shape = [out, columns * width];
+        self.weight(name, &tensor, &shape, place, why.to_owned(), fill)
+    }
+
+    /// A matrix of f32 that is computed of others.
+    pub fn computed(&mut self, name: &str, of: &Computed) -> WeightId {
+        let class = self.class;
+        let name = class.map_or(name.to_owned(), |class| format!("{}.{name}", class.name));
+        let weights = &self.function.module.weights;
+        if let Some(at) = weights.iter().position(|weight| weight.name == name) {
+            return WeightId(at as u32);
+        }
+        let ((table, rows), [columns, width]) = (of.table, of.shape);
+        let why = format!("rows = relative positions ({rows}), columns = hidden_size ({width})");
+        self.want(table, vec![rows, width], why, Fill::Normal(self.deviation));
+        let norm = of.norm.map(|(eps, tensor)| {
+            let [weight, bias] = ["weight", "bias"].map(|part| format!("{tensor}.{part}"));
+            for (tensor, fill) in [(&weight, 1.0), (&bias, 0.0)] {
+                let why = format!("length = hidden_size ({width})");
+                self.want(tensor, vec![width], why, Fill::Constant(fill));
+            }
+            SourceNorm { weight, bias, eps }
+        });
+        let tensor = format!("{}.weight", of.projection.tensor);
+        let why = format!("rows = heads × head size ({columns}), columns = hidden_size ({width})");
+        self.want(
+            &tensor,
+            vec![columns, width],
+            why,
+            Fill::Normal(self.deviation),
+        );
+        let mut bias = Vec::new();
+        if of.projection.bias {
+            let tensor = format!("{}.bias", of.projection.tensor);
+            let why = format!("length = heads × head size ({columns})");
+            self.want(&tensor, vec![columns], why, Fill::Constant(0.0));
+            bias.push(SourcePart::tensor(tensor));
+        }
+        let projected = Projected {
+            norm,
+            matrix: vec![SourcePart::tensor(tensor)],
+            bias,
+        };
+        self.function.module.add_weight(Weight {
+            name,
+            slots: class.map(|class| class.layers.len() as u32),
+            ty: TensorType::weight(DType::F32, &[rows, columns]),
+            source: Source {
+                parts: vec![SourcePart::tensor(table)],
+                projected: Some(projected),
+            },
+            pack: None,
+        })
+    }
+
+    /// Wants a tensor, or that of every layer of the class, once.
+    fn want(&mut self, tensor: &str, shape: Vec<u32>, why: String, fill: Fill) {
+        let class = self.class.filter(|_| tensor.contains("{layer}"));
+        let layers = class.map_or(Vec::new(), |class| class.layers.clone());
+        let known = |w: &Wanted| w.pattern == tensor && w.layers == layers;
+        if !self.wanted.iter().any(known) {
+            self.wanted.push(Wanted {
+                pattern: tensor.to_owned(),
+                layers,
+                experts: None,
+                shape,
+                why,
+                fill,
+            });
+        }
+    }
+
     fn weight(
         &mut self,
         name: &str,
@@ -278,7 +376,7 @@ impl Scope<'_> {
     ) -> WeightId {
         let class = self.class.filter(|_| tensor.contains("{layer}"));
         let name = class.map_or(name.to_owned(), |class| format!("{}.{name}", class.name));
-        let weights = &mut self.function.module.weights;
+        let weights = &self.function.module.weights;
         if let Some(at) = weights.iter().position(|weight| weight.name == name) {
             return WeightId(at as u32);
         }
@@ -286,20 +384,7 @@ impl Scope<'_> {
         let first = llmc_ir::source::tensor_name(tensor, layers.first().copied());
         let dtype = self.catalog.dtype(&first).unwrap_or(DType::F32);
         // The parts of a fused tensor want it once.
-        if !self
-            .wanted
-            .iter()
-            .any(|w| w.pattern == tensor && w.layers == layers)
-        {
-            self.wanted.push(Wanted {
-                pattern: tensor.to_owned(),
-                layers,
-                experts: None,
-                shape: place.stored,
-                why,
-                fill,
-            });
-        }
+        self.want(tensor, place.stored, why, fill);
         let part = |rows| SourcePart {
             rows,
             transposed: place.transposed,
@@ -313,7 +398,7 @@ impl Scope<'_> {
             name,
             slots: class.map(|class| class.layers.len() as u32),
             ty: TensorType::weight(dtype, shape),
-            source: Source { parts },
+            source: Source::rows(parts),
             pack: None,
         })
     }
@@ -377,9 +462,7 @@ impl Scope<'_> {
             name: class.map_or(name.to_owned(), |class| format!("{}.{name}", class.name)),
             slots: class.map(|class| class.layers.len() as u32),
             ty: TensorType::weight(dtype, shape),
-            source: Source {
-                parts: parts.iter().map(source).collect(),
-            },
+            source: Source::rows(parts.iter().map(source).collect()),
             pack: None,
         }))
     }

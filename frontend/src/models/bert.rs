@@ -43,12 +43,7 @@ fn build(request: &Request) -> Result<Blueprint> {
     if c.optional_text("position_embedding_type")?.is_some_and(|kind| kind != "absolute") {
         return Err(c.refuse("position_embedding_type", "\"absolute\""));
     }
-    let types = Table {
-        tensor: "embeddings.token_type_embeddings.weight",
-        rows: c.count_or("type_vocab_size", 1..=limits::VOCABULARY, 2)?,
-        skip: 0,
-        field: "type_vocab_size",
-    };
+    let types = types(c, 2)?;
     Ok(Blueprint::Encoder(Box::new(Encoder {
         embeddings: Embeddings { types: Some(types), ..embeddings(c)? },
         ..encoder(request)?
@@ -66,6 +61,7 @@ pub fn encoder(request: &Request) -> Result<Encoder> {
         positions_after_pad: None,
         layer: layer(c)?,
         layers: vec![0; c.layers()? as usize],
+        conv: None,
         pooler: Some("pooler.dense"),
         sentence: Encoder::sentence(request.sentence),
     })
@@ -108,6 +104,16 @@ pub fn layer(c: &Config) -> Result<EncoderLayer> {
         norm: Norm::layer(c.epsilon("layer_norm_eps", 1e-12)?),
         attention_norm: "encoder.layer.{layer}.attention.output.LayerNorm",
         mlp_norm: "encoder.layer.{layer}.output.LayerNorm",
+    })
+}
+
+/// Token types; `default` of them where the configuration does not say.
+pub fn types(c: &Config, default: u32) -> Result<Table> {
+    Ok(Table {
+        tensor: "embeddings.token_type_embeddings.weight",
+        rows: c.count_or("type_vocab_size", 1..=limits::VOCABULARY, default)?,
+        skip: 0,
+        field: "type_vocab_size",
     })
 }
 

@@ -57,6 +57,8 @@ macro_rules! families {
 families! {
     bert
     bloom
+    deberta
+    deberta_v2
     falcon
     gemma2
     gemma3_text

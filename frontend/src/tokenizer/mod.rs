@@ -1,15 +1,17 @@
 //! Tokenizers: checked when the model is compiled, so that the executable can trust what it carries.
 //!
-//! In: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`. Out: [`Tokenizer`]: the file's bytes as
-//! they go into the executable, the special tokens, the chat templates.
+//! In: `tokenizer.json`, or the files of before (`older`); `tokenizer_config.json`, `chat_template.jinja`. Out:
+//! [`Tokenizer`]: the file's bytes as they go into the executable, the special tokens, the chat templates.
 //!
 //! Invariants: the `tokenizers` crate accepts the file and encodes a sample with it; every id that it can give is
 //! below the model's vocabulary, save added tokens that are listed in [`Tokenizer::beyond`]; an added token has
 //! the id that the file says.
 //!
-//! Not here: rendering chat templates and encoding texts (runtime); formats without a `tokenizer.json`.
+//! Not here: rendering chat templates and encoding texts (runtime).
 
 mod chat;
+mod older;
+pub(crate) mod piece_merges;
 mod structure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,20 +78,17 @@ pub struct Tokenizer {
 const ROLES: [&str; 7] = ["bos", "eos", "unk", "pad", "cls", "sep", "mask"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` (or the directory that holds it, or a GGUF file) and the files beside it. `vocabulary` is the
-    /// model's, where there is a model.
+    /// Reads `tokenizer.json` or a file of before (or the directory that holds one, or a GGUF file) and the files
+    /// beside it. `vocabulary` is the model's, where there is a model.
     pub fn open(path: &Path, vocabulary: Option<u32>) -> Result<Self> {
         if path.is_file() && Gguf::recognises(path) {
             let missing = || Problem::of(path, "a GGUF file without a tokenizer").input();
             return Self::of_gguf(&Gguf::open(path)?, vocabulary)?.ok_or_else(missing);
         }
-        let file = if path.is_dir() {
-            path.join("tokenizer.json")
-        } else {
-            path.to_path_buf()
+        let file = match path.is_dir() {
+            true => Self::find(path).unwrap_or_else(|| path.join("tokenizer.json")),
+            false => path.to_path_buf(),
         };
-        let json = read_bounded(&file, Limits::TOKENIZER.bytes)?;
-        let (tokenizer, mut checked) = check(&file, json, vocabulary)?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let settings = folder.join("tokenizer_config.json");
         let settings = if settings.exists() {
@@ -97,8 +96,17 @@ impl Tokenizer {
         } else {
             None
         };
+        let json = match older::is_vocabulary(&file) {
+            true => older::write(&file, settings.as_ref(), vocabulary)?,
+            false => read_bounded(&file, Limits::TOKENIZER.bytes)?,
+        };
+        let (tokenizer, mut checked) = check(&file, json, vocabulary)?;
+        let map = folder.join("special_tokens_map.json");
+        let map = (older::is_vocabulary(&file) && map.exists()).then(|| Config::read(&map));
+        let map = map.transpose()?;
+        let files: Vec<&Config> = [&settings, &map].into_iter().flatten().collect();
+        checked.special = specials(&files, &tokenizer)?;
         if let Some(settings) = &settings {
-            checked.special = specials(settings, &tokenizer)?;
             // Models without a limit say 10^30.
             checked.max_tokens = settings
                 .optional_real("model_max_length", 0.0..=f64::MAX)?
@@ -108,6 +116,15 @@ impl Tokenizer {
         }
         checked.templates = chat::read(folder, settings.as_ref())?;
         Ok(checked)
+    }
+
+    /// The file of a folder that holds its tokenizer, `tokenizer.json` before others.
+    pub fn find(folder: &Path) -> Option<PathBuf> {
+        let json = folder.join("tokenizer.json");
+        match json.exists() {
+            true => Some(json),
+            false => older::vocabulary_file(folder),
+        }
     }
 
     /// Takes the bytes of a `tokenizer.json` that was made out of `file`; roles and templates are left open.
@@ -177,10 +194,14 @@ fn load(file: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
     }
 }
 
-fn specials(settings: &Config, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<Special>> {
+/// The tokens of the roles, by the first file that names them.
+fn specials(files: &[&Config], tokenizer: &tokenizers::Tokenizer) -> Result<Vec<Special>> {
     let mut special = Vec::new();
     for role in ROLES {
         let field = format!("{role}_token");
+        let Some(settings) = files.iter().find(|file| file.has(&field)) else {
+            continue;
+        };
         let text = match settings.get(&field) {
             None => continue,
             Some(Json::String(text)) => text.clone(),

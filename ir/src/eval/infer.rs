@@ -258,7 +258,11 @@ fn again(evaluator: &mut Evaluator<'_>, rows: &[Row], r: usize) -> Result<(), Ev
     let mut past = 0;
     while past + 1 < length {
         let new = chunk.min(length - 1 - past);
-        let share = SeqStep { id: r as u32, past, new };
+        let share = SeqStep {
+            id: r as u32,
+            past,
+            new,
+        };
         let mut input = pack(rows, &[share]);
         input.lengths = Some(vec![length]);
         evaluator.step(&input)?;

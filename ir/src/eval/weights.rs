@@ -2,12 +2,16 @@
 //! ([`crate::quant::rows`]).
 //!
 //! Parts are read whole, transposed where the checkpoint holds the transpose (matrix by matrix, where it
-//! holds several in one tensor), cut to their rows and put one after another. Deliberately not here: packing; the evaluator computes with plain rows.
+//! holds several in one tensor), cut to their rows and put one after another. A weight that is computed
+//! of weights ([`crate::Projected`]) is computed here as it is defined. Deliberately not here: packing; the
+//! evaluator computes with plain rows.
 
-use super::{EvalError, Tensor};
+use super::{EvalError, Tensor, dot};
 use crate::{
-    Module, SourcePart, TensorSource, TensorType, WeightId,
+    DType, Module, Projected, SourcePart, TensorSource, TensorType, WeightId,
+    ops::layer_norm_row,
     quant::rows::{round_rows, row_values},
+    source::tensor_name,
 };
 
 /// Entry `slot` of a weight; slot 0 for a single tensor.
@@ -26,12 +30,11 @@ pub fn load(
     };
     let read = || {
         let want = weight.ty.fixed_dims().ok_or("its extents are not fixed")?;
-        let mut data = Vec::new();
-        for part in &weight.source.parts {
-            for name in part.tensors(layer) {
-                data.extend(read_part(source, part, &name, &weight.ty)?);
-            }
-        }
+        let parts = &weight.source.parts;
+        let data = match &weight.source.projected {
+            None => read_parts(source, parts, layer, &weight.ty)?,
+            Some(through) => project(source, parts, through, layer, &want)?,
+        };
         let dims: Vec<usize> = want.iter().map(|&d| d as usize).collect();
         let rows = data.len() / dims.iter().skip(1).product::<usize>().max(1);
         Tensor::new(&dims, data)
@@ -41,6 +44,78 @@ pub fn load(
         name: weight.name.clone(),
         message,
     })
+}
+
+/// The rows of all parts of a weight of type `ty`, one part after another.
+fn read_parts(
+    source: &dyn TensorSource,
+    parts: &[SourcePart],
+    layer: Option<u32>,
+    ty: &TensorType,
+) -> Result<Vec<f32>, String> {
+    let mut data = Vec::new();
+    for part in parts {
+        for name in part.tensors(layer) {
+            data.extend(read_part(source, part, &name, ty)?);
+        }
+    }
+    Ok(data)
+}
+
+/// `norm(row) · matrixᵀ + bias` of every row of the parts; `want` are the weight's extents.
+fn project(
+    source: &dyn TensorSource,
+    parts: &[SourcePart],
+    through: &Projected,
+    layer: Option<u32>,
+    want: &[u32],
+) -> Result<Vec<f32>, String> {
+    let &[rows, columns] = want else {
+        return Err("a computed weight is a matrix".into());
+    };
+    let width = table_width(source, parts, layer)?;
+    let read = |parts: &[SourcePart], dims: &[u32]| {
+        read_parts(source, parts, layer, &TensorType::weight(DType::F32, dims))
+    };
+    let mut table = read(parts, &[rows, width])?;
+    if let Some(norm) = &through.norm {
+        let vector = |name: &str| read(&[SourcePart::tensor(name)], &[width]);
+        let (weight, bias) = (vector(&norm.weight)?, vector(&norm.bias)?);
+        let rows = table.chunks_exact(width.max(1) as usize);
+        table = rows
+            .flat_map(|row| layer_norm_row(row, &weight, &bias, norm.eps))
+            .collect();
+    }
+    let matrix = read(&through.matrix, &[columns, width])?;
+    let bias = match through.bias.as_slice() {
+        [] => vec![0.0; columns as usize],
+        parts => read(parts, &[columns])?,
+    };
+    let width = width.max(1) as usize;
+    let mut out = Vec::with_capacity(rows as usize * columns as usize);
+    for row in table.chunks_exact(width) {
+        for (line, b) in matrix.chunks_exact(width).zip(&bias) {
+            out.push((dot(row, line) + f64::from(*b)) as f32);
+        }
+    }
+    Ok(out)
+}
+
+/// Columns of the tensor that a computed weight begins with.
+fn table_width(
+    source: &dyn TensorSource,
+    parts: &[SourcePart],
+    layer: Option<u32>,
+) -> Result<u32, String> {
+    let part = parts.first().ok_or("it has no source")?;
+    let name = tensor_name(&part.name, layer);
+    let info = source
+        .info(&name)
+        .ok_or_else(|| format!("the checkpoint has no `{name}`"))?;
+    match (info.dims.as_slice(), part.transposed) {
+        (&[_, width], false) | (&[width, _], true) => Ok(width),
+        _ => Err(format!("`{name}` is {:?}, expected a matrix", info.dims)),
+    }
 }
 
 /// The rows of one part of a weight of type `ty`.
@@ -61,7 +136,10 @@ fn read_part(
     }
     // Rows of one matrix of the tensor.
     let each = dims.get(last).copied().unwrap_or(1) as usize;
-    if dims.len() == want.len() + 1 {
+    let flat = dims.iter().skip(1).try_fold(1u32, |n, d| n.checked_mul(*d));
+    if dims.len() > want.len() && want.len() == 2 && !part.transposed && flat == Some(want[1]) {
+        dims = vec![dims[0], want[1]];
+    } else if dims.len() == want.len() + 1 {
         let first = dims.remove(0);
         dims[0] = dims[0].saturating_mul(first);
     }

@@ -1,5 +1,7 @@
-//! `attention %q, %view, [@bias,] [@sinks,] %step {…}` or `attention %q, %k, %v, [@bias,] [@sinks,]
-//! %step {…}`: scores, bias or alibi, softcap, mask, softmax (with `sinks`) and mix as one op. `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`.
+//! `attention %q, %view, [weights,] %step {…}` or `attention %q, %k, %v, [weights,] %step {…}`: scores,
+//! bias or alibi, position terms, softcap, mask, softmax (with `sinks`) and mix as one op.
+//! `[N, H, D], kv_view<H / g, D, Dv> → [N, H, Dv]`. Weights, where the attributes say so and in this
+//! order: `@bias`, `@pos_key`, `@pos_query`, `@sinks`.
 //!
 //! Query head h reads key and value head h / kv_group. With `%k, %v` of `[N, H, D]` the keys are
 //! those of this step alone, each sequence its own (encoders); with `[B, T, H, D]` they are what
@@ -13,7 +15,13 @@ use crate::{
 };
 
 use super::{
-    alibi::{Alibi, add_alibi}, attn_bias::add_relative_bias, attn_mix::mix, attn_scores::scores, mask::hide, softcap::softcap,
+    alibi::{Alibi, add_alibi},
+    attn_bias::add_relative_bias,
+    attn_disentangled::{Content, Disentangled, add_disentangled},
+    attn_mix::mix,
+    attn_scores::scores,
+    mask::hide,
+    softcap::softcap,
     softmax::softmax,
 };
 
@@ -91,6 +99,8 @@ pub struct Attention {
     pub bias: Option<RelativeBias>,
     /// A bias that falls with the distance, where there is no other.
     pub alibi: Option<Alibi>,
+    /// Position terms of queries and keys with tables.
+    pub disentangled: Option<Disentangled>,
     /// A logit for each head that takes part in the softmax and mixes nothing in.
     pub sinks: bool,
     /// Tiling, once chosen.
@@ -107,12 +117,14 @@ impl OpDef for Attention {
         });
         let relative = self.bias.map(|b| AttrValue::Struct("relative".into(), b.attrs()));
         let alibi = self.alibi.map(|a| AttrValue::Struct("alibi".into(), a.attrs()));
+        let terms = self.disentangled.map(|d| AttrValue::Struct("terms".into(), d.attrs()));
         Attrs::new()
             .int("kv_group", self.kv_group)
             .with("mask", AttrValue::Mask(self.mask.clone()))
             .float("scale", self.scale)
             .with_some("softcap", self.softcap.map(|c| AttrValue::Float(short(c))))
             .with_some("bias", relative.or(alibi))
+            .with_some("disentangled", terms)
             .flag("sinks", self.sinks)
             .with_some("schedule", schedule)
     }
@@ -136,6 +148,15 @@ impl OpDef for Attention {
             }
             a.finish()?;
         }
+        let disentangled = match attrs.opt_struct("disentangled")? {
+            None => None,
+            Some((name, mut a)) if name == "terms" => {
+                let d = Disentangled::from_attrs(&mut a)?;
+                a.finish()?;
+                Some(d)
+            }
+            Some((name, _)) => return Err(format!("unknown position terms `{name}`")),
+        };
         Ok(Attention {
             kv_group: attrs.u32("kv_group")?,
             mask: attrs.mask("mask")?,
@@ -143,6 +164,7 @@ impl OpDef for Attention {
             softcap: attrs.opt_float("softcap")?,
             bias,
             alibi,
+            disentangled,
             sinks: attrs.flag("sinks")?,
             schedule,
         })
@@ -169,6 +191,9 @@ impl OpDef for Attention {
         };
         if self.bias.is_some() {
             o.weight("bias", &[self.bias.map_or(0, |b| b.buckets), heads])?;
+        }
+        if let Some(terms) = &self.disentangled {
+            terms.infer(&mut o, heads, k_dim)?;
         }
         if self.sinks {
             o.weight("sinks", &[heads])?;
@@ -203,6 +228,12 @@ impl OpDef for Attention {
         }
         if let Some(alibi) = &self.alibi {
             add_alibi(frame.step, alibi, &mut s);
+        }
+        if let Some(terms) = &self.disentangled {
+            let tables = terms.read(&mut args)?;
+            let content =
+                Content { q: &q, keys: &keys, group: self.kv_group, scale: self.scale };
+            add_disentangled(frame.step, terms, &tables, content, &mut s);
         }
         if let Some(cap) = self.softcap {
             s = s.iter().map(|s| s.map(|x| softcap(x, cap))).collect();

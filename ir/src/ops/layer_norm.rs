@@ -42,14 +42,17 @@ impl OpDef for LayerNorm {
 
 /// (x − mean) / √(var + eps) · w + b, row by row.
 pub(super) fn layer_norm(x: &Tensor, w: &Tensor, b: &Tensor, eps: f32) -> Tensor {
-    x.map_rows(x.last(), |row| {
-        let n = row.len() as f64;
-        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let var = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-        let std = (var + f64::from(eps)).sqrt();
-        let one = |((&x, &w), &b): ((&f32, &f32), &f32)| {
-            ((f64::from(x) - mean) / std * f64::from(w) + f64::from(b)) as f32
-        };
-        row.iter().zip(&w.data).zip(&b.data).map(one).collect()
-    })
+    x.map_rows(x.last(), |row| layer_norm_row(row, &w.data, &b.data, eps))
+}
+
+/// One row of it.
+pub fn layer_norm_row(row: &[f32], w: &[f32], b: &[f32], eps: f32) -> Vec<f32> {
+    let n = row.len() as f64;
+    let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let var = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let std = (var + f64::from(eps)).sqrt();
+    let one = |((&x, &w), &b): ((&f32, &f32), &f32)| {
+        ((f64::from(x) - mean) / std * f64::from(w) + f64::from(b)) as f32
+    };
+    row.iter().zip(w).zip(b).map(one).collect()
 }

@@ -70,6 +70,7 @@ ops! {
     alibi::Alibi,
     attention::Attention,
     attn_bias::AttnBias,
+    attn_disentangled::AttnDisentangled,
     attn_mix::AttnMix,
     attn_scores::AttnScores,
     experts::Experts,
@@ -98,11 +99,14 @@ ops! {
     split::Split,
     split_heads::SplitHeads,
     substitute::Substitute,
+    unfold::Unfold,
 }
 
 pub use activation::ActKind;
 pub use attention::{Flash, RelativeBias};
+pub use attn_disentangled::Disentangled;
 pub use gate::Gate;
+pub use layer_norm::layer_norm_row;
 pub use norm::Norm;
 pub use pool::PoolKind;
 pub use rope::RopeStyle;

@@ -73,7 +73,9 @@ fn value(c: &mut Cursor, depth: u32) -> Result<AttrValue, ParseError> {
                 c.bump();
                 Ok(AttrValue::Bool(w == "true"))
             }
-            "band" | "bidirectional" | "causal" | "fixed" | "stride" | "window" => Ok(AttrValue::Mask(mask(c, depth)?)),
+            "band" | "bidirectional" | "causal" | "fixed" | "stride" | "window" => {
+                Ok(AttrValue::Mask(mask(c, depth)?))
+            }
             _ => {
                 c.bump();
                 if !c.eat('<') {

@@ -145,6 +145,15 @@ impl Cursor {
         }
     }
 
+    /// A number with a point or an exponent.
+    pub fn float(&mut self, what: &str) -> Result<f64, ParseError> {
+        let Tok::Float(x) = *self.peek() else {
+            return self.expected(what);
+        };
+        self.bump();
+        Ok(x)
+    }
+
     /// A whole number that fits `T`.
     pub fn int<T: TryFrom<i128>>(&mut self, what: &str) -> Result<T, ParseError> {
         let Tok::Int(i) = *self.peek() else {

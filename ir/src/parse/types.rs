@@ -6,7 +6,8 @@ use super::{
     lexer::Tok,
 };
 use crate::{
-    DType, Dim, Layout, Pack, Place, Segment, Source, SourcePart, State, Sym, TensorType, Type,
+    DType, Dim, Layout, Pack, Place, Projected, Segment, Source, SourceNorm, SourcePart, State,
+    Sym, TensorType, Type,
 };
 
 fn dtype(c: &mut Cursor) -> Result<DType, ParseError> {
@@ -118,8 +119,48 @@ pub(super) fn slots(c: &mut Cursor) -> Result<Option<u32>, ParseError> {
     Ok(Some(n))
 }
 
-/// `"a"[0..8 every 2] transposed, "b.{expert}" x 8`: as many parts as there are.
+/// `"a", "b" normed("w", "b", 1e-7) times("m") plus("c")`: parts, and what they go through.
 pub(super) fn source(c: &mut Cursor) -> Result<Source, ParseError> {
+    let parts = source_parts(c)?;
+    let norm = match c.eat_word("normed") {
+        false => None,
+        true => {
+            c.sign('(')?;
+            let weight = c.string("a tensor's name")?;
+            c.sign(',')?;
+            let bias = c.string("a tensor's name")?;
+            c.sign(',')?;
+            let eps = c.float("a number")? as f32;
+            c.sign(')')?;
+            Some(SourceNorm { weight, bias, eps })
+        }
+    };
+    if !c.eat_word("times") {
+        return match norm {
+            None => Ok(Source::rows(parts)),
+            Some(_) => c.expected("`times`"),
+        };
+    }
+    let matrix = enclosed_parts(c)?;
+    let bias = match c.eat_word("plus") {
+        true => enclosed_parts(c)?,
+        false => Vec::new(),
+    };
+    Ok(Source {
+        parts,
+        projected: Some(Projected { norm, matrix, bias }),
+    })
+}
+
+fn enclosed_parts(c: &mut Cursor) -> Result<Vec<SourcePart>, ParseError> {
+    c.sign('(')?;
+    let parts = source_parts(c)?;
+    c.sign(')')?;
+    Ok(parts)
+}
+
+/// `"a"[0..8 every 2] transposed, "b.{expert}" x 8`: as many parts as there are.
+fn source_parts(c: &mut Cursor) -> Result<Vec<SourcePart>, ParseError> {
     let mut parts = Vec::new();
     while matches!(c.peek(), Tok::Str(_)) {
         let name = c.string("a tensor's name")?;
@@ -152,7 +193,7 @@ pub(super) fn source(c: &mut Cursor) -> Result<Source, ParseError> {
             break;
         }
     }
-    Ok(Source { parts })
+    Ok(parts)
 }
 
 /// `panels<rows = …, cols = …, glu = true>`, `experts<count = …, rows = …, cols = …, glu = true>`,

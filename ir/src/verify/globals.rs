@@ -1,7 +1,7 @@
 //! What stands outside of functions: names, bounds, weights, states (V1, V9, V11, V12).
 
 use super::Found;
-use crate::{DType, Dim, ENTRY, Format, State, Sym, TensorType, Weight};
+use crate::{DType, Dim, ENTRY, Format, SourcePart, State, Sym, TensorType, Weight};
 
 /// Greatest bound of a symbolic extent.
 const MAX_BOUND: u32 = 1 << 24;
@@ -77,18 +77,43 @@ fn weight(w: &Weight) -> Result<(), String> {
     if w.slots == Some(0) {
         return Err("a stack without slots".into());
     }
-    if w.source.parts.is_empty() {
+    for name in w.source.patterns() {
+        if w.slots.is_none() && name.contains("{layer}") {
+            return Err(format!(
+                "`{name}` names a layer, but the weight has no slots"
+            ));
+        }
+    }
+    source_rows(&w.source.parts, dims.len(), dims.first().copied())?;
+    let Some(through) = &w.source.projected else {
+        return Ok(());
+    };
+    let [_, columns] = *dims.as_slice() else {
+        return Err(format!("{} is computed, but no matrix", w.ty));
+    };
+    if w.ty.dtype != DType::F32 {
+        return Err(format!("{} is computed, expected f32", w.ty));
+    }
+    if let Some(norm) = &through.norm
+        && !(norm.eps.is_finite() && norm.eps >= 0.0)
+    {
+        return Err(format!("it is normed with eps = {}", norm.eps));
+    }
+    source_rows(&through.matrix, 2, Some(columns))?;
+    if through.bias.is_empty() {
+        return Ok(());
+    }
+    source_rows(&through.bias, 1, Some(columns))
+}
+
+/// The parts of a tensor of `rank` extents, which have `want` rows in all.
+fn source_rows(parts: &[SourcePart], rank: usize, want: Option<u32>) -> Result<(), String> {
+    if parts.is_empty() {
         return Err("it has no source".into());
     }
     let mut rows = Some(0u64);
-    for part in &w.source.parts {
-        if w.slots.is_none() && part.name.contains("{layer}") {
-            return Err(format!(
-                "`{}` names a layer, but the weight has no slots",
-                part.name
-            ));
-        }
-        if part.transposed && dims.len() != 2 {
+    for part in parts {
+        if part.transposed && rank != 2 {
             return Err(format!(
                 "`{}` is transposed, but the weight is no matrix",
                 part.name
@@ -113,8 +138,8 @@ fn weight(w: &Weight) -> Result<(), String> {
             (_, None) => None,
         };
     }
-    match (rows, dims.first()) {
-        (Some(n), Some(&want)) if n != u64::from(want) => {
+    match (rows, want) {
+        (Some(n), Some(want)) if n != u64::from(want) => {
             Err(format!("the source has {n} rows, expected {want}"))
         }
         _ => Ok(()),

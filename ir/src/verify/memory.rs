@@ -95,6 +95,7 @@ fn is_row_wise(op: &Op) -> bool {
         Op::Attention(_)
         | Op::Alibi(_)
         | Op::AttnBias(_)
+        | Op::AttnDisentangled(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::Experts(_)
@@ -108,7 +109,8 @@ fn is_row_wise(op: &Op) -> bool {
         | Op::Rows(_)
         | Op::Softmax(_)
         | Op::Split(_)
-        | Op::SplitHeads(_) => false,
+        | Op::SplitHeads(_)
+        | Op::Unfold(_) => false,
     }
 }
 
@@ -129,6 +131,7 @@ fn in_place(inst: &Inst, i: usize) -> bool {
         Op::Attention(_)
         | Op::Alibi(_)
         | Op::AttnBias(_)
+        | Op::AttnDisentangled(_)
         | Op::AttnMix(_)
         | Op::AttnScores(_)
         | Op::Experts(_)
@@ -146,7 +149,8 @@ fn in_place(inst: &Inst, i: usize) -> bool {
         | Op::Rows(_)
         | Op::Softmax(_)
         | Op::Split(_)
-        | Op::SplitHeads(_) => false,
+        | Op::SplitHeads(_)
+        | Op::Unfold(_) => false,
     }
 }
 

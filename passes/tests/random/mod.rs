@@ -24,6 +24,8 @@ pub struct Spec {
     pub window: Option<u32>,
     pub softcap: bool,
     pub relative: bool,
+    /// Position terms of attention among this step's tokens.
+    pub terms: Option<Disentangled>,
     pub sinks: bool,
     pub qkv_bias: (bool, bool, bool),
     pub biases: bool,
@@ -60,7 +62,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         prop::option::weighted(0.3, (1u32..6, 1u32..4)),
     );
     let layers = prop::collection::vec(any::<bool>(), 1..4);
-    (sizes, attention, block, layers).prop_map(|(s, a, b, layers)| {
+    (sizes, attention, block, layers, terms()).prop_map(|(s, a, b, layers, terms)| {
         let (window, [softcap, relative, sinks, head_norms, same_bias], bias) = a;
         let (
             [
@@ -88,6 +90,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
             window,
             softcap,
             relative,
+            terms: terms.filter(|_| encoder),
             sinks,
             qkv_bias: if same_bias {
                 (bias.0, bias.0, bias.0)
@@ -109,6 +112,19 @@ pub fn spec() -> impl Strategy<Value = Spec> {
             embed_scale: bias.2,
         }
     })
+}
+
+/// Some position terms, or none.
+fn terms() -> impl Strategy<Value = Option<Disentangled>> {
+    let terms = (1u32..4, 2u32..9, prop::option::of(9u32..40)).prop_map(|(which, span, max)| {
+        Disentangled {
+            c2p: which & 1 != 0,
+            p2c: which & 2 != 0,
+            span,
+            max_distance: max,
+        }
+    });
+    prop::option::of(terms)
 }
 
 /// Tokens that a step may have, and a sequence.
@@ -252,6 +268,17 @@ impl Build<'_> {
                 AttnBias { bias },
                 &[p.into(), table.into(), step.into()],
             );
+        }
+        if let Some(terms) = s.terms {
+            let dims = [2 * terms.span, heads * s.head_dim];
+            let mut operands: Vec<Operand> = vec![p.into(), q.into(), kk.into()];
+            for (name, there) in [("pos_key", terms.c2p), ("pos_query", terms.p2c)] {
+                if there {
+                    operands.push(self.weight(name, &dims, DType::F32));
+                }
+            }
+            operands.push(step.into());
+            p = self.op("st", AttnDisentangled { terms, scale }, &operands);
         }
         if s.softcap {
             p = self.op("sc", Softcap { cap: 5.0 }, &[p.into()]);

@@ -161,7 +161,10 @@ fn continuations_are_the_best_and_processed() {
     // Log-probabilities of seen tokens are doubled; the end is banned.
     let expected = [(1, 0.3f32.ln()), (0, 0.16f32.ln()), (2, 0.04f32.ln())];
     for (f, (token, score)) in found.iter().zip(expected) {
-        assert!(f.token == token && (f.score - score).abs() < 1e-5, "{found:?}");
+        assert!(
+            f.token == token && (f.score - score).abs() < 1e-5,
+            "{found:?}"
+        );
     }
     assert_eq!(found.len(), 3);
     s.recall(&[], &[1, 1, 1]);

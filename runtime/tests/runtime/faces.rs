@@ -121,8 +121,8 @@ fn generate_prints_the_continuation_alone() {
 fn beams_print_the_best_texts() {
     let m = decoder();
     let line = "generate hello -n 12 --ignore-eos --beams 3 --num-return 2";
-    let json: Value = serde_json::from_str(&run(&m, &format!("{line} --json --ids"), "").unwrap())
-        .unwrap();
+    let json: Value =
+        serde_json::from_str(&run(&m, &format!("{line} --json --ids"), "").unwrap()).unwrap();
     let found = json["sequences"].as_array().unwrap();
     assert_eq!((found.len(), &json["beams"]), (2, &3.into()));
     let score = |i: usize| found[i]["score"].as_f64().unwrap();
@@ -130,14 +130,21 @@ fn beams_print_the_best_texts() {
     let text = |i: usize| found[i]["text"].as_str().unwrap();
     for entry in found {
         let ids: Vec<i64> = serde_json::from_value(entry["ids"].clone()).unwrap();
-        assert_eq!((ids.len(), entry["finish_reason"].as_str()), (12, Some("length")));
+        assert_eq!(
+            (ids.len(), entry["finish_reason"].as_str()),
+            (12, Some("length"))
+        );
         assert_eq!(letters(&ids), entry["text"].as_str().unwrap());
     }
     let printed = run(&m, line, "").unwrap();
     assert_eq!(printed, format!("{}\n\n{}\n", text(0), text(1)));
     // One beam more than greedy needs, and a score no worse.
     let greedy = continuation(&m, "hello", 12, &[]);
-    assert_ne!(json!(greedy), found[0]["ids"], "beams find another text here");
+    assert_ne!(
+        json!(greedy),
+        found[0]["ids"],
+        "beams find another text here"
+    );
     // A stop string ends a beam and is not printed.
     let stop: String = text(0).chars().skip(3).take(2).collect();
     let line = format!("generate hello -n 12 --ignore-eos --beams 3 --stop {stop} --json");

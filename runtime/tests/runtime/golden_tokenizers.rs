@@ -61,6 +61,7 @@ fn list<'a>(case: &'a Case, key: &str) -> &'a [Value] {
 
 #[test]
 fn texts_and_pairs() {
+    let mut offsets = 0;
     for case in all() {
         let t = &case.tools.tokenizer;
         for c in list(&case, "cases") {
@@ -74,6 +75,18 @@ fn texts_and_pairs() {
                 ids(&c["ids_no_special"]),
                 "{at}"
             );
+            let tokens = encoded.ids.iter().map(|&id| t.token(id).unwrap());
+            assert_eq!(json!(tokens.collect::<Vec<_>>()), c["tokens"], "{at}");
+            if let Some(expected) = c["offsets"].as_array() {
+                offsets += 1;
+                // The golden ones count characters.
+                let count = |byte: usize| text[..byte].chars().count();
+                let found = encoded
+                    .offsets
+                    .iter()
+                    .map(|&(a, b)| json!([count(a), count(b)]));
+                assert_eq!(found.collect::<Vec<_>>(), *expected, "{at}");
+            }
             assert_eq!(t.decode(&encoded.ids, false).unwrap(), c["decoded"], "{at}");
             assert_eq!(
                 t.decode(&encoded.ids, true).unwrap(),
@@ -88,6 +101,7 @@ fn texts_and_pairs() {
             assert_eq!(encoded.type_ids, ids(&c["type_ids"]), "{}", case.name);
         }
     }
+    assert!(offsets > 100, "{offsets} texts with offsets");
 }
 
 #[test]

@@ -100,7 +100,10 @@ fn beams_share_the_cache() {
     for (count, columns, new, beams) in [(1, 1, 9, 2), (5, 20, 60, 3), (2, 130, 80, 5)] {
         let rows = rows(count, columns);
         let shape = [count, columns];
-        write(&dir.path().join("in"), &[("input_ids", &shape, &rows.concat())]);
+        write(
+            &dir.path().join("in"),
+            &[("input_ids", &shape, &rows.concat())],
+        );
         let flags = format!("--generate {new} --eos 2,3 --beams {beams} --num-return 2");
         run(&manifest, dir.path(), &flags).unwrap();
         let bytes = std::fs::read(dir.path().join("out")).unwrap();
@@ -147,7 +150,10 @@ fn guesses_do_not_change_the_text() {
     for (count, columns) in [(1, 20), (5, 20), (2, 180)] {
         let rows = rows(count, columns);
         let shape = [count, columns];
-        write(&dir.path().join("in"), &[("input_ids", &shape, &rows.concat())]);
+        write(
+            &dir.path().join("in"),
+            &[("input_ids", &shape, &rows.concat())],
+        );
         let read = |flags: &str| {
             run(&manifest, dir.path(), flags).unwrap();
             std::fs::read(dir.path().join("out")).unwrap()
@@ -179,7 +185,10 @@ fn samples_of_a_row_differ_and_repeat() {
     let manifest = fake::decoder();
     let dir = tempfile::tempdir().unwrap();
     let rows = rows(4, 20);
-    write(&dir.path().join("in"), &[("input_ids", &[4, 20], &rows.concat())]);
+    write(
+        &dir.path().join("in"),
+        &[("input_ids", &[4, 20], &rows.concat())],
+    );
     let read = |flags: &str| {
         run(&manifest, dir.path(), flags).unwrap();
         let bytes = std::fs::read(dir.path().join("out")).unwrap();

@@ -1,6 +1,7 @@
 //! The state of every row of an item after the keys of one chunk: page after page, scores, softmax
 //! step, mix.
 
+use super::disentangled::Reach;
 use super::{Args, Attend, Bias, CHUNK_PAGES, Item, MASKED, Mask, ROWS, UNPACK_ROWS};
 use crate::kernel::{Elem, KernelBuilder, LANES, Ty, Value};
 use crate::kernels::kv::PAGE;
@@ -62,11 +63,13 @@ impl Attend {
             let state = self.state(b, states, i);
             self.empty(b, state);
         });
+        let queries = self.query_terms(b, a, item, pages);
+        let at = (pages.last, queries);
         b.for_each(pages.low, pages.end, 1, |b, page| match &self.pattern {
-            None => self.page(b, a, item, states, page, pages.last),
+            None => self.page(b, a, item, states, page, at),
             Some(pattern) => {
                 let seen = self.sees(b, a, item, pattern, page, pages.last);
-                b.when(seen, |b| self.page(b, a, item, states, page, pages.last));
+                b.when(seen, |b| self.page(b, a, item, states, page, at));
             }
         });
     }
@@ -78,7 +81,7 @@ impl Attend {
         item: Item,
         states: Value,
         index: Value,
-        last: Value,
+        (last, queries): (Value, Option<Value>),
     ) {
         let page = self
             .kv
@@ -96,6 +99,7 @@ impl Attend {
         });
         let k_width = self.kv.k_width;
         let all = b.i64(PAGE);
+        let near = self.key_reach(b, a, item, first);
         self.widened(b, a, item, (Part::Keys, keys, all), |b, elem, keys| {
             let tile = Tile {
                 elem,
@@ -110,8 +114,16 @@ impl Attend {
                 &[item.rows, a.queries, stride, keys, a.scores, k],
                 &[],
             );
+            if let Some(near) = near {
+                self.key_terms(b, a, item, near, (elem, keys));
+            }
         });
+        let reach = Reach {
+            queries,
+            keys: near.map(|near| near.0),
+        };
         b.for_each(zero, item.rows, 1, |b, i| {
+            self.add_terms(b, a, item, i, (first, reach));
             self.softmax(b, a, item, states, i, first);
         });
 

@@ -16,13 +16,17 @@
 //! |---|---|
 //! | `schedule` | who computes what: whole items, or chunks of items where those are few |
 //! | `chunk` | the state of a chunk |
+//! | `disentangled` | position terms of scores |
 //! | `pattern` | sparse masks: the keys that a query sees, the pages that an item sees |
 //! | `state` | folding states, and their end |
 
 mod chunk;
+mod disentangled;
 mod pattern;
 mod schedule;
 mod state;
+
+pub use disentangled::Terms;
 
 use super::kv::PAGE;
 use super::{F32, KvElem, KvLayout, tag};
@@ -71,10 +75,10 @@ pub struct RelativeBias {
 }
 
 /// Emits `attend(thread, threads, b: i64, q: *f32, slot: *u8, table: *i32, table_stride: i64,
-/// pos: *i32, q_start: *i32, kv_len: *i32, bias: *f32, sinks: *f32, out: *f32, scratch: *u8,
-/// partials: *u8)`: q `[n, q_stride]` with heads of `k_width`; out `[n, out_stride]` with heads of
-/// `v_width`; `sinks` `[query heads]`; `bias` `[query heads][stride]` or `[query heads]`; both unread
-/// unless asked for.
+/// pos: *i32, q_start: *i32, kv_len: *i32, bias: *f32, pos_key: *u8, pos_query: *u8, sinks: *f32,
+/// out: *f32, scratch: *u8, partials: *u8)`: q `[n, q_stride]` with heads of `k_width`; out
+/// `[n, out_stride]` with heads of `v_width`; `sinks` `[query heads]`; `bias` `[query heads][stride]`
+/// or `[query heads]`; `pos_key` and `pos_query` as [`Terms`] says; all unread unless asked for.
 /// All threads share `partials`, which begins with zeros and keeps its counters from call to call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attend {
@@ -91,6 +95,8 @@ pub struct Attend {
     /// What hides keys of those that `mask` shows.
     pub pattern: Option<llmc_ir::Mask>,
     pub bias: Option<Bias>,
+    /// Position terms, added to the scores before the cap; there is one query head per KV head.
+    pub terms: Option<Terms>,
     /// A logit per query head that takes part in the softmax and mixes nothing in.
     pub sinks: bool,
     /// Row states that `partials` holds ([`Attend::split_for`]); 0 never splits.
@@ -111,6 +117,8 @@ struct Args {
     q_start: Value,
     kv_len: Value,
     bias: Value,
+    pos_key: Value,
+    pos_query: Value,
     sinks: Value,
     out: Value,
     /// `[64]` i32 counters of finished chunks.
@@ -127,6 +135,10 @@ struct Args {
     totals: Value,
     /// `[64][max width]` widened page.
     wide: Value,
+    /// `[ROWS][rows]` position terms of the queries.
+    query_terms: Value,
+    /// `[near][64]` position terms of a page's keys.
+    key_terms: Value,
 }
 
 /// A sequence of the step at run time.
@@ -181,6 +193,9 @@ impl Attend {
             Some(Bias::Slopes) => name += "_slopes",
             None => {}
         }
+        if let Some(terms) = &self.terms {
+            name += &terms.name();
+        }
         if self.sinks {
             name += "_sinks";
         }
@@ -194,12 +209,18 @@ impl Attend {
 
     /// Bytes of scratch that a call uses.
     pub fn scratch_bytes(&self) -> i64 {
-        let wide = if self.kv.elem == KvElem::F32 {
+        let wide = self.wide_floats();
+        let terms = self.terms.map_or(0, |t| t.query_floats() + t.key_floats());
+        (ROWS * (self.kv.k_width + PAGE + 2 * self.state_floats()) + wide + terms) * F32
+    }
+
+    /// Floats of a widened page.
+    fn wide_floats(&self) -> i64 {
+        if self.kv.elem == KvElem::F32 {
             0
         } else {
             PAGE * self.kv.k_width.max(self.kv.v_width)
-        };
-        (ROWS * (self.kv.k_width + PAGE + 2 * self.state_floats()) + wide) * F32
+        }
     }
 
     /// Bytes of partials.
@@ -218,6 +239,10 @@ impl Attend {
 
     /// Emits the function and returns its symbol.
     pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+        assert!(
+            self.terms.is_none() || self.group == 1,
+            "position terms are of a head's own keys"
+        );
         let params = [
             Param::i64(),
             Param::i64(),
@@ -226,6 +251,8 @@ impl Attend {
             Param::input(),
             Param::input(),
             Param::i64(),
+            Param::input(),
+            Param::input(),
             Param::input(),
             Param::input(),
             Param::input(),
@@ -248,18 +275,24 @@ impl Attend {
                 q_start,
                 kv_len,
                 bias,
+                pos_key,
+                pos_query,
                 sinks,
                 out,
                 scratch,
                 partials,
             ] = *args
             else {
-                unreachable!("fifteen parameters")
+                unreachable!("seventeen parameters")
             };
             let states = ROWS * self.state_floats() * F32;
             let scores = b.offset(scratch, ROWS * self.kv.k_width * F32);
             let first = b.offset(scores, ROWS * PAGE * F32);
             let totals = b.offset(first, states);
+            let wide = b.offset(totals, states);
+            let query_terms = b.offset(wide, self.wide_floats() * F32);
+            let query_floats = self.terms.map_or(0, |t| t.query_floats());
+            let key_terms = b.offset(query_terms, query_floats * F32);
             let a = Args {
                 thread,
                 threads,
@@ -272,6 +305,8 @@ impl Attend {
                 q_start,
                 kv_len,
                 bias,
+                pos_key,
+                pos_query,
                 sinks,
                 out,
                 counters: partials,
@@ -280,7 +315,9 @@ impl Attend {
                 scores,
                 states: first,
                 totals,
-                wide: b.offset(totals, states),
+                wide,
+                query_terms,
+                key_terms,
             };
             if self.split == 0 {
                 return self.whole(b, a);

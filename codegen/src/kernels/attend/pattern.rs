@@ -93,7 +93,10 @@ fn term(b: &mut KernelBuilder<'_>, mask: &Mask, keys: Value, query: Value) -> Va
             b.gt(keys, edge)
         }
         Mask::Band(w) => {
-            let (low, high) = (b.add_const(query, -reach(*w)), b.add_const(query, reach(*w)));
+            let (low, high) = (
+                b.add_const(query, -reach(*w)),
+                b.add_const(query, reach(*w)),
+            );
             let (behind, ahead) = (b.gt(keys, low), b.lt(keys, high));
             b.and(behind, ahead)
         }

@@ -96,10 +96,7 @@ impl Tokenizer {
             "llama" => sentence_piece::write(&tokens)?,
             _ => return Err(metadata.refuse(MODEL, "\"bert\", \"gpt2\" or \"llama\"")),
         };
-        let bytes = json.to_string().into_bytes();
-        // The tree of a large vocabulary takes more than its text: it goes before the text is checked.
-        drop(json);
-        let mut tokenizer = Self::of_json(gguf.path(), bytes, vocabulary)?;
+        let mut tokenizer = Self::of_json(gguf.path(), json.to_string().into_bytes(), vocabulary)?;
         tokenizer.special = specials(&tokens)?;
         tokenizer.templates = templates(metadata)?;
         tokenizer.clean_up_spaces = model == "bert";
