@@ -515,7 +515,7 @@ fn hyperparameters() {
         key(
             "general.architecture",
             "rwkv",
-            "found \"rwkv\", supported are bert, gemma3, gpt-oss, llama, qwen2",
+            "found \"rwkv\", supported are bert, bloom, falcon, gemma2, gemma3, gpt2, gpt-oss, llama, phi3",
         ),
         key(
             "general.architecture",

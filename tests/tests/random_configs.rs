@@ -141,7 +141,10 @@ fn random(seed: u64) -> (Value, Vec<Vec<i64>>) {
             "num_local_experts": r.within(2, 7), "num_experts_per_tok": r.within(1, 2),
             "sliding_window": window, "swiglu_limit": 7.0, "attention_bias": true,
             "layer_types": r.words(layers, &["full_attention", "sliding_attention"]),
-            "rope_scaling": null,
+            "rope_scaling": {
+                "rope_type": "yarn", "factor": 4.0, "truncate": r.flag(),
+                "original_max_position_embeddings": 64,
+            },
         })),
         "llama" => set(json!({"attention_bias": r.flag(), "mlp_bias": r.flag()})),
         "mixtral" => set(json!({

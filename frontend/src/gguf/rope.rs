@@ -7,6 +7,8 @@
 //! parameters. They are found again (their ratio is all that counts, so `low_freq_factor` is taken as 1), and
 //! compared with the tensor: factors of another origin are refused.
 //!
+//! The factors of a longrope are tensors too, and what multiplies cos and sin is a key.
+//!
 //! Not here: what the fields mean (`crate::rope`).
 
 use llmc_ir::rope::{RopeScaling, inv_freq};
@@ -18,6 +20,8 @@ use crate::limits;
 
 /// The tensor of factors.
 pub const FACTORS: &str = "rope_freqs.weight";
+/// The tensors of a longrope's factors.
+pub const LONGROPE: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 /// Between factors stored in f32 and those of the parameters that were found.
 const TOLERANCE: f64 = 1e-5;
 const DEFAULT_THETA: f64 = 10_000.0;
@@ -84,12 +88,76 @@ fn scaling(fields: &mut Fields) -> Result<Option<Object>> {
     Ok(Some(object))
 }
 
-/// The `llama3` scaling that the tensor of factors stands for; none if they are all 1.
-fn llama3(fields: &mut Fields) -> Result<Option<Object>> {
-    let Some((tensor, file)) = fields.gguf.tensor(FACTORS) else {
+/// Sets `partial_rotary_factor`, where less than a head is rotated.
+pub fn partial(fields: &mut Fields) -> Result<()> {
+    let key = fields.key("rope.dimension_count");
+    let metadata = fields.metadata();
+    let rotated = metadata.optional_count(&key, 1..=limits::HEAD_DIM)?;
+    fields.name("partial_rotary_factor", key);
+    let dim = fields.head_dimension()?;
+    if let Some((rotated, dim)) = rotated.zip(dim).filter(|(rotated, dim)| rotated != dim) {
+        // The half keeps rounding from losing a dimension.
+        fields.set(
+            "partial_rotary_factor",
+            (f64::from(rotated) + 0.5) / f64::from(dim),
+        );
+    } else if rotated.is_some() {
+        fields.set("partial_rotary_factor", 1.0);
+    }
+    Ok(())
+}
+
+/// Sets `rope_theta` and `rope_scaling` of a model that may have a longrope.
+pub fn configure_longrope(fields: &mut Fields) -> Result<()> {
+    let [short, long] = LONGROPE;
+    let (short, long) = match (factors(fields, short)?, factors(fields, long)?) {
+        (Some(short), Some(long)) => (short, long),
+        (None, None) => return configure(fields),
+        (found, _) => {
+            let missing = LONGROPE[usize::from(found.is_some())];
+            let problem = Problem::of(fields.gguf.path(), "missing, expected a tensor of factors");
+            return Err(problem.field(missing).input());
+        }
+    };
+    fields.copy("rope_theta", "rope.freq_base")?;
+    fields.ignore(&["rope.scaling.finetuned"]);
+    let metadata = fields.metadata();
+    let kind = fields.key("rope.scaling.type");
+    match metadata.optional_text(&kind)? {
+        None | Some("longrope") => {}
+        Some(_) => return Err(metadata.refuse(&kind, "longrope")),
+    }
+    let list = |factors: Vec<f64>| Json::Array(factors.into_iter().map(Json::from).collect());
+    let mut object = Object::new();
+    object.insert("rope_type".into(), "longrope".into());
+    object.insert("short_factor".into(), list(short));
+    object.insert("long_factor".into(), list(long));
+    for (field, tensor) in ["short_factor", "long_factor"].iter().zip(LONGROPE) {
+        fields.name(&format!("rope_scaling.{field}"), tensor.into());
+    }
+    for (field, key) in [
+        (
+            "original_max_position_embeddings",
+            "rope.scaling.original_context_length",
+        ),
+        ("attention_factor", "rope.scaling.attn_factor"),
+    ] {
+        let key = fields.key(key);
+        if let Some(value) = metadata.json(&key)? {
+            object.insert(field.to_owned(), value);
+        }
+        fields.name(&format!("rope_scaling.{field}"), key);
+    }
+    fields.set("rope_scaling", object);
+    Ok(())
+}
+
+/// A tensor of factors, one for each pair; none where it is not there.
+fn factors(fields: &Fields, name: &str) -> Result<Option<Vec<f64>>> {
+    let Some((tensor, file)) = fields.gguf.tensor(name) else {
         return Ok(None);
     };
-    let wrong = |what: String| Problem::of(file.metadata.path(), what).field(FACTORS);
+    let wrong = |what: String| Problem::of(file.metadata.path(), what).field(name);
     let (ty, shape) = (tensor.ty, &tensor.shape);
     let [pairs] = shape[..] else {
         return Err(wrong(format!("shape: found {shape:?}, expected one dimension")).input());
@@ -110,6 +178,14 @@ fn llama3(fields: &mut Fields) -> Result<Option<Object>> {
     {
         return Err(wrong(format!("found the factor {bad}, expected positive numbers")).input());
     }
+    Ok(Some(factors))
+}
+
+/// The `llama3` scaling that the tensor of factors stands for; none if they are all 1.
+fn llama3(fields: &mut Fields) -> Result<Option<Object>> {
+    let Some(factors) = factors(fields, FACTORS)? else {
+        return Ok(None);
+    };
     if factors.iter().all(|factor| *factor == 1.0) {
         return Ok(None);
     }
@@ -118,7 +194,7 @@ fn llama3(fields: &mut Fields) -> Result<Option<Object>> {
     let theta = theta
         .and_then(|theta| theta.as_f64())
         .unwrap_or(DEFAULT_THETA);
-    let dim = 2 * pairs as u32;
+    let dim = 2 * factors.len() as u32;
     let frequencies = inv_freq(theta, dim, &RopeScaling::Default);
     let bands = Bands::of(&frequencies, &factors);
     let fits = |found: &Parameters| {
@@ -139,7 +215,8 @@ fn llama3(fields: &mut Fields) -> Result<Option<Object>> {
             "factors that are not those of a llama3 scaling: {}…",
             Excerpt(&first.join(", "))
         );
-        return Err(wrong(what).unsupported());
+        let problem = Problem::of(fields.gguf.path(), what).field(FACTORS);
+        return Err(problem.unsupported());
     };
     let mut object = Object::new();
     object.insert("rope_type".into(), "llama3".into());

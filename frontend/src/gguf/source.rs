@@ -45,7 +45,8 @@ impl GgufWeights {
         let architecture = gguf.architecture()?;
         let mut tensors = IndexMap::new();
         for name in gguf.names() {
-            if name == rope::FACTORS {
+            let longrope = architecture.name == "phi3" && rope::LONGROPE.contains(&name);
+            if name == rope::FACTORS || longrope {
                 continue;
             }
             let Some((tensor, file)) = gguf.tensor(name) else {

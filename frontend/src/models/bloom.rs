@@ -10,7 +10,8 @@
 //! x += down(gelu_tanh(up(norm(x))))
 //! ```
 //!
-//! The context is `seq_length`, which transformers does not read; ALiBi itself has no limit.
+//! Where a GGUF file is read, `stored_qkv_apart` says that its converter has put all queries before all keys before
+//! all values. The context is `seq_length`, which transformers does not read; ALiBi itself has no limit.
 
 use llmc_ir::Mask;
 use llmc_ir::ops::{ActKind, Alibi};
@@ -49,7 +50,10 @@ fn build(request: &Request) -> Result<Blueprint> {
     let dim = hidden / heads;
     let part = |tensor| Projection::plain(tensor).with_bias(true);
     let fused = part("transformer.h.{layer}.self_attention.query_key_value");
-    let [q, k, v] = fused.split_groups(heads, [dim; 3]);
+    let [q, k, v] = match c.flag_or("stored_qkv_apart", false)? {
+        true => fused.split([hidden; 3]),
+        false => fused.split_groups(heads, [dim; 3]),
+    };
     let norm = Norm::layer(c.epsilon("layer_norm_epsilon", 1e-5)?);
     let layer = DecoderLayer {
         name: "layer",

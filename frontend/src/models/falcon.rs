@@ -8,7 +8,9 @@
 //! ```
 //!
 //! The 7B model has one norm for both parts, and all queries before the one key and value head; the new
-//! architecture has a norm for each part, and groups of queries each followed by their key and value head.
+//! architecture has a norm for each part, and groups of queries each followed by their key and value head. Where a
+//! GGUF file is read, `stored_qkv_apart` says that its converter has put all queries before all keys before all
+//! values, and the norms under other names.
 
 use llmc_ir::Mask;
 
@@ -101,8 +103,11 @@ fn projections(c: &Config, fused: Projection) -> Result<(Heads, [Projection; 3])
             let what = format!("found {key_value}, expected a divisor of num_attention_heads ({query})");
             return Err(c.problem(FIELD, what).input());
         }
-        let group = query / key_value * dim;
-        return Ok((Heads { query, key_value, dim }, fused.split_groups(key_value, [group, dim, dim])));
+        let (group, heads) = (query / key_value * dim, Heads { query, key_value, dim });
+        return Ok((heads, match c.flag_or("stored_qkv_apart", false)? {
+            true => fused.split([query * dim, key_value * dim, key_value * dim]),
+            false => fused.split_groups(key_value, [group, dim, dim]),
+        }));
     }
     Ok(match c.flag_or("multi_query", true)? {
         true => (Heads { query, key_value: 1, dim }, fused.split([query * dim, dim, dim])),
@@ -115,7 +120,11 @@ fn arrangement(c: &Config) -> Result<Arrangement> {
     let new = c.flag_or("new_decoder_architecture", false)?;
     let norms = c.optional_count("num_ln_in_parallel_attn", 1..=2)?;
     Ok(if new && norms.unwrap_or(2) == 2 {
-        Arrangement::Parallel { attention: "transformer.h.{layer}.ln_attn", mlp: "transformer.h.{layer}.ln_mlp" }
+        let mlp = match c.flag_or("stored_qkv_apart", false)? {
+            true => shared,
+            false => "transformer.h.{layer}.ln_mlp",
+        };
+        Arrangement::Parallel { attention: "transformer.h.{layer}.ln_attn", mlp }
     } else if new || c.flag_or("parallel_attn", true)? {
         Arrangement::Parallel { attention: shared, mlp: shared }
     } else {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Weights are stored as `[in, out]` (Conv1D). Checkpoints of the base model lack the prefix `transformer.`; old
-//! ones hold mask buffers (`attn.bias`), which are left alone.
+//! ones hold mask buffers (`attn.bias`), which are left alone. Where a GGUF file is read, `stored_out_in` says that
+//! its converter has transposed the weights.
 
 use llmc_ir::Mask;
 
@@ -37,7 +38,11 @@ fn build(request: &Request) -> Result<Blueprint> {
         }
     }
     let sizes = Sizes::of(c)?;
-    let part = |tensor| Projection::plain(tensor).with_bias(true).conv1d();
+    let plain = c.flag_or("stored_out_in", false)?;
+    let part = |tensor| match Projection::plain(tensor).with_bias(true) {
+        part if plain => part,
+        part => part.conv1d(),
+    };
     let Sizes { hidden, .. } = sizes;
     let qkv = part("transformer.h.{layer}.attn.c_attn").split([hidden; 3]);
     let attention = attention(c, sizes, qkv, part("transformer.h.{layer}.attn.c_proj"))?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use llmc_frontend::weights::safetensors::SafetensorsFile;
 use serde_json::Value as Json;
 
-use super::{Gguf, Value};
+use super::{Gguf, Value, fused};
 
 /// How the elements of matrices are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +26,19 @@ impl Gguf {
             "qwen3_moe" => "qwen3moe",
             "gpt_oss" => "gpt-oss",
             "gemma3_text" => "gemma3",
+            "gpt_bigcode" => "starcoder",
             other => other,
         };
         gguf.set("general.architecture", arch);
         gguf.set("general.name", "golden");
         gguf.set("general.file_type", Value::U32(0));
-        gguf.hyperparameters(arch, &config);
-        gguf.tokenizer(case, &config);
+        match fused::has_layer_norms(arch) {
+            true => gguf.layer_norm_keys(arch, &config),
+            false => gguf.hyperparameters(arch, &config),
+        }
+        if case.join("tokenizer.json").exists() {
+            gguf.tokenizer(case, &config);
+        }
         gguf.tensors_of(arch, case, &config, elements);
         gguf
     }
@@ -64,9 +70,10 @@ impl Gguf {
             keys.push(("attention.head_count_kv", count("num_key_value_heads")));
             keys.push(("attention.layer_norm_rms_epsilon", real("rms_norm_eps")));
             keys.push(("rope.freq_base", real("rope_theta")));
-            keys.push(("attention.sliding_window", count("sliding_window")));
+            let window = count("sliding_window").filter(|_| !matches!(arch, "phi3" | "qwen3"));
+            keys.push(("attention.sliding_window", window));
         }
-        if matches!(arch, "llama" | "gemma3" | "gpt-oss" | "qwen3moe") {
+        if matches!(arch, "llama" | "gemma2" | "gemma3" | "gpt-oss" | "qwen3" | "qwen3moe") {
             keys.push(("attention.key_length", Some(dim.clone())));
             keys.push(("attention.value_length", Some(dim.clone())));
         }
@@ -82,6 +89,13 @@ impl Gguf {
             let width = width.or(count("intermediate_size").filter(|_| arch == "gpt-oss"));
             keys.push(("expert_feed_forward_length", width));
         }
+        if arch == "gemma2" {
+            keys.push(("attn_logit_softcapping", real("attn_logit_softcapping")));
+            keys.push(("final_logit_softcapping", real("final_logit_softcapping")));
+        }
+        if arch == "phi3" {
+            self.phi3_keys(config);
+        }
         if arch == "gemma3" {
             keys.push((
                 "attention.sliding_window_pattern",
@@ -92,7 +106,7 @@ impl Gguf {
             true => &config["rope_scaling"],
             false => rope,
         };
-        let kind = scaling["rope_type"].as_str();
+        let kind = scaling["rope_type"].as_str().filter(|_| arch != "phi3");
         if let Some(kind) = kind.filter(|kind| !matches!(*kind, "llama3" | "default")) {
             keys.push(("rope.scaling.type", Some(kind.into())));
             let real = |field: &str| scaling[field].as_f64().map(|x| Value::F32(x as f32));
@@ -240,8 +254,9 @@ impl Gguf {
             let Some(own) = gguf_name(arch, name) else {
                 continue;
             };
-            let (shape, mut values) = floats(&file, name).unwrap();
-            if arch == "gemma3" && name.ends_with("norm.weight") {
+            let tensor = floats(&file, name).unwrap();
+            let (shape, mut values) = fused::stored(arch, config, &own, tensor);
+            if matches!(arch, "gemma2" | "gemma3") && name.ends_with("norm.weight") {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }
             let heads = match own.split('.').nth(2) {
@@ -291,6 +306,7 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.').unwrap();
     let stem = stem
         .trim_start_matches("model.")
+        .trim_start_matches("transformer.")
         .trim_start_matches("bert.");
     let whole = match stem {
         "embed_tokens" | "embeddings.word_embeddings" => "token_embd",
@@ -300,13 +316,16 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         "embeddings.token_type_embeddings" => "token_types",
         "embeddings.LayerNorm" => "token_embd_norm",
         "pooler.dense" => return None,
-        _ => "",
+        // Masks.
+        _ if stem.ends_with(".attn") => return None,
+        other => fused::name(other).unwrap_or_default(),
     };
     if !whole.is_empty() {
         return Some(format!("{whole}.{kind}"));
     }
     let rest = stem
         .trim_start_matches("encoder.layer.")
+        .trim_start_matches("h.")
         .trim_start_matches("layers.");
     let (layer, part) = rest.split_once('.').unwrap();
     let part = match (part, arch) {
@@ -320,7 +339,7 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         ("input_layernorm", _) => "attn_norm",
         ("self_attn.sinks", _) => "attn_sinks",
         ("block_sparse_moe.gate" | "mlp.gate" | "mlp.router", _) => "ffn_gate_inp",
-        ("post_attention_layernorm", "gemma3" | "gpt-oss") => "post_attention_norm",
+        ("post_attention_layernorm", "gemma2" | "gemma3" | "gpt-oss") => "post_attention_norm",
         ("post_attention_layernorm", _) => "ffn_norm",
         ("pre_feedforward_layernorm", _) => "ffn_norm",
         ("post_feedforward_layernorm", _) => "post_ffw_norm",
@@ -328,7 +347,7 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         ("mlp.up_proj" | "intermediate.dense", _) => "ffn_up",
         ("mlp.down_proj" | "output.dense", _) => "ffn_down",
         ("output.LayerNorm", _) => "layer_output_norm",
-        other => panic!("{name}: {other:?}"),
+        (other, _) => fused::name(other).unwrap_or_else(|| panic!("{name}: {other:?}")),
     };
     Some(format!("blk.{layer}.{part}.{kind}"))
 }

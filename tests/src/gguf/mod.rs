@@ -4,6 +4,7 @@
 //! converter would write them; `tiny`: the smallest models of each architecture.
 
 mod experts;
+mod fused;
 mod golden;
 mod tiny;
 

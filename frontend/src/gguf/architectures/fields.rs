@@ -16,6 +16,17 @@ use crate::gguf::metadata::Metadata;
 use crate::json::{Json, Object};
 use crate::limits;
 
+/// Hugging Face's names for the width, the layers, the width between projections, the heads and the positions.
+pub const LLAMA_NAMES: [&str; 5] = [
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "max_position_embeddings",
+];
+/// Of a head.
+const DIMENSIONS: std::ops::RangeInclusive<u32> = 1..=limits::WIDTH;
+
 /// Fields and where they came from.
 pub struct Fields<'g> {
     /// The file.
@@ -110,13 +121,19 @@ impl<'g> Fields<'g> {
 
     /// The fields that all text models share.
     pub fn common(&mut self) -> Result<()> {
-        self.copy("hidden_size", "embedding_length")?;
-        self.copy("num_hidden_layers", "block_count")?;
-        self.copy("intermediate_size", "feed_forward_length")?;
-        self.copy("num_attention_heads", "attention.head_count")?;
-        self.copy("max_position_embeddings", "context_length")?;
+        self.common_named(LLAMA_NAMES)?;
+        self.require("use_parallel_residual", &[Json::Bool(false)])
+    }
+
+    /// The same under a family's names for the width, the layers, the width between projections, the heads and the
+    /// positions.
+    fn common_named(&mut self, [width, layers, inner, heads, positions]: [&str; 5]) -> Result<()> {
+        self.copy(width, "embedding_length")?;
+        self.copy(layers, "block_count")?;
+        self.copy(inner, "feed_forward_length")?;
+        self.copy(heads, "attention.head_count")?;
+        self.copy(positions, "context_length")?;
         self.vocabulary()?;
-        self.require("use_parallel_residual", &[Json::Bool(false)])?;
         if !self.experts {
             self.require("expert_count", &[0u32.into()])?;
             self.require("expert_used_count", &[0u32.into()])?;
@@ -125,15 +142,35 @@ impl<'g> Fields<'g> {
         Ok(())
     }
 
+    /// The fields of decoders with layer norms, under a family's names ([`Fields::common`]) and its name for the
+    /// epsilon of norms; part of a head may be rotated.
+    pub fn layer_norm_decoder(&mut self, names: [&str; 5], epsilon_name: &str) -> Result<()> {
+        self.common_named(names)?;
+        let epsilon = "attention.layer_norm_epsilon";
+        self.copy(epsilon_name, epsilon)?;
+        self.demand(epsilon)?;
+        self.head_dimensions(&["attention.value_length", "attention.key_length"])?;
+        self.require("attention.causal", &[Json::Bool(true)])?;
+        self.require("pooling_type", &[0u32.into()])?;
+        self.set("tie_word_embeddings", self.is_tied());
+        Ok(())
+    }
+
     /// The fields of decoders after Llama: grouped queries, RMS norms, a head of their own or the token table.
     pub fn decoder(&mut self) -> Result<()> {
+        self.grouped_decoder()?;
+        self.head_dimensions(&["rope.dimension_count"])
+    }
+
+    /// The same, where part of a head may be rotated.
+    pub fn grouped_decoder(&mut self) -> Result<()> {
         self.common()?;
         self.copy("num_key_value_heads", "attention.head_count_kv")?;
         let epsilon = "attention.layer_norm_rms_epsilon";
         self.copy("rms_norm_eps", epsilon)?;
         self.demand(epsilon)?;
         self.copy("head_dim", "attention.key_length")?;
-        self.head_dimensions()?;
+        self.head_dimensions(&["attention.value_length"])?;
         self.require("attention.causal", &[Json::Bool(true)])?;
         self.require("pooling_type", &[0u32.into()])?;
         self.set("tie_word_embeddings", self.is_tied());
@@ -149,9 +186,8 @@ impl<'g> Fields<'g> {
         }
     }
 
-    /// Keys and values are as wide as the heads, and all of a head is rotated.
-    fn head_dimensions(&mut self) -> Result<()> {
-        const RANGE: std::ops::RangeInclusive<u32> = 1..=limits::WIDTH;
+    /// The dimension of a head; `None` where the file does not say, and the family says what is missing.
+    pub fn head_dimension(&mut self) -> Result<Option<u32>> {
         let metadata = self.metadata();
         let [width, heads, key_length] = [
             "embedding_length",
@@ -164,14 +200,19 @@ impl<'g> Fields<'g> {
         let share = width
             .zip(heads)
             .and_then(|(width, heads)| width.checked_div(heads));
-        // Without them the family says what is missing.
-        let Some(dim) = metadata.optional_count(&key_length, RANGE)?.or(share) else {
+        Ok(metadata.optional_count(&key_length, DIMENSIONS)?.or(share))
+    }
+
+    /// These keys, where they are there, are the dimension of a head.
+    fn head_dimensions(&mut self, keys: &[&str]) -> Result<()> {
+        let metadata = self.metadata();
+        let Some(dim) = self.head_dimension()? else {
             return Ok(());
         };
-        for key in ["attention.value_length", "rope.dimension_count"] {
+        for key in keys {
             let key = self.key(key);
             if metadata
-                .optional_count(&key, RANGE)?
+                .optional_count(&key, DIMENSIONS)?
                 .is_some_and(|other| other != dim)
             {
                 return Err(metadata.refuse(&key, format_args!("the dimension of a head ({dim})")));

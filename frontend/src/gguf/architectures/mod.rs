@@ -49,11 +49,19 @@ macro_rules! architectures {
 
 architectures! {
     bert
+    bloom
+    falcon
+    gemma2
     gemma3
+    gpt2
     gpt_oss
     llama
+    phi3
     qwen2
+    qwen3
     qwen3moe
+    stablelm
+    starcoder
 }
 
 const KEY: &str = "general.architecture";
