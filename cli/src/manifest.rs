@@ -1,10 +1,12 @@
 //! The manifest of an executable: what the frontend knows about the model and what code generation
 //! made of it, in the runtime's terms.
 
-use llmc_abi::{ABI_VERSION, GenerationDefaults, Kind, LevelInfo, Limits, Manifest, SpecialTokens};
+use llmc_abi::{
+    ABI_VERSION, EntryInfo, GenerationDefaults, Kind, LevelInfo, Manifest, SpecialTokens,
+};
 use llmc_codegen::{
     pack::WeightPlan,
-    step::StepPlan,
+    step::{EntryPlan, StepPlan},
     target::{FeatureLevel, Target},
 };
 use llmc_frontend::{Model, ModelDir, preprocessor::Preprocessor};
@@ -45,11 +47,23 @@ pub fn manifest(
     let kind = match model.kind {
         llmc_frontend::Kind::Decoder => Kind::Decoder,
         llmc_frontend::Kind::Encoder => Kind::Encoder,
+        llmc_frontend::Kind::EncoderDecoder => Kind::EncoderDecoder,
     };
     let level = |l: &&FeatureLevel| LevelInfo {
         name: l.name.into(),
         features: l.requires.iter().map(|f| f.to_string()).collect(),
     };
+    let info = |e: &EntryPlan| EntryInfo {
+        entry: e.entry,
+        limits: e.limits,
+        inputs: e.inputs.clone(),
+        outputs: e.outputs.clone(),
+        taps: e.taps,
+        best: e.logits.is_some(),
+        layers: e.layers(),
+    };
+    let mut entries = plan.entries.iter().map(info);
+    let main = entries.next().unwrap_or_default();
     Manifest {
         abi: ABI_VERSION,
         producer: env!("CARGO_PKG_VERSION").into(),
@@ -59,32 +73,32 @@ pub fn manifest(
         target: target.triple.into(),
         kind,
         levels: levels.iter().map(level).collect(),
-        limits: Limits {
-            max_tokens: module.dims.n,
-            max_seqs: module.dims.b,
-            max_rows: module.dims.r,
-            max_context: module.dims.t,
-        },
+        entry: main.entry,
+        others: entries.collect(),
+        limits: main.limits,
         vocab_size: model.vocab_size,
         hidden_size: model.hidden_size,
-        num_layers: plan.layers.len() as u32,
+        num_layers: main.layers,
         parameters: model.weights.parameters,
         arena_bytes: plan.arena_bytes,
         scratch_bytes: plan.scratch_bytes,
         weight_bytes: weights.bytes,
         weight_types: weights.bytes_by_type(),
         traffic: weights.traffic(module),
-        outputs: plan.outputs.clone(),
-        taps: plan.taps,
+        embeds: main.outputs.iter().any(|o| o.name == "sentence_embedding"),
+        inputs: main.inputs,
+        outputs: main.outputs,
+        taps: main.taps,
         kv: plan.kv.clone(),
         phases: plan.phases(),
-        best: plan.logits.is_some(),
+        best: main.best,
         activations: activations(module).into(),
         quant: precision.quant.name().into(),
         tokens: SpecialTokens {
             bos: generation.bos,
             eos: generation.eos.clone(),
             pad: generation.pad.unwrap_or(0),
+            decoder_start: generation.decoder_start,
         },
         generation: GenerationDefaults {
             do_sample: Some(generation.sample),
@@ -98,7 +112,6 @@ pub fn manifest(
             .and_then(|t| t.templates.first())
             .map(|t| t.source.clone()),
         has_tokenizer: tokenizer.is_some(),
-        embeds: plan.outputs.iter().any(|o| o.name == "sentence_embedding"),
         max_input_tokens: dir
             .sentence
             .as_ref()

@@ -323,6 +323,15 @@ impl Config {
         self.count("hidden_size", 1..=limits::WIDTH)
     }
 
+    /// The width of the residual stream under either name: `hidden_size`, or T5's `d_model`.
+    pub fn width(&self) -> Result<u32> {
+        match self.has("hidden_size") {
+            true => self.hidden_size(),
+            false if self.has("d_model") => self.count("d_model", 1..=limits::WIDTH),
+            false => self.hidden_size(),
+        }
+    }
+
     /// `num_hidden_layers`.
     pub fn layers(&self) -> Result<u32> {
         self.count("num_hidden_layers", 1..=limits::LAYERS)

@@ -37,6 +37,8 @@ pub enum Kind {
     Decoder,
     /// Embeds.
     Encoder,
+    /// Generates from a source.
+    EncoderDecoder,
 }
 
 /// A model, ready for passes.
@@ -113,6 +115,13 @@ impl Model {
         let (kind, hidden_size, embeddings) = match &blueprint {
             Blueprint::Decoder(decoder) => (Kind::Decoder, decoder.hidden, &decoder.embeddings),
             Blueprint::Encoder(encoder) => (Kind::Encoder, encoder.hidden, &encoder.embeddings),
+            Blueprint::EncoderDecoder(model) => {
+                let kind = match model.decoder {
+                    Some(_) => Kind::EncoderDecoder,
+                    None => Kind::Encoder,
+                };
+                (kind, model.hidden, &model.embeddings)
+            }
         };
         Ok(Self {
             family: family.name,
@@ -132,10 +141,12 @@ fn context(blueprint: &Blueprint, options: &BuildOptions) -> Result<u32> {
     let own = blueprint.context();
     match options.max_context {
         None => Ok(own),
-        Some(asked) if (1..=own).contains(&asked) => Ok(asked),
+        Some(asked) if (1..=blueprint.longest()).contains(&asked) => Ok(asked),
         Some(asked) => {
-            let what =
-                format!("--max-context: found {asked}, expected 1 to the model's context ({own})");
+            let longest = blueprint.longest();
+            let what = format!(
+                "--max-context: found {asked}, expected 1 to the model's context ({longest})"
+            );
             Err(Problem::new(what).input())
         }
     }
@@ -148,8 +159,9 @@ fn write(
     context: u32,
     deviation: f32,
 ) -> Result<(Module, Vec<Wanted>)> {
-    let once = |classes: &Classes| {
-        let module = Module::new(name, blueprint.dims(context));
+    let once = |classes: &[Classes]| {
+        let mut module = Module::new(name, blueprint.dims(context));
+        module.entry_dims = blueprint.entry_dims(context);
         let mut graph = Graph {
             module,
             wanted: Vec::new(),
@@ -159,9 +171,15 @@ fn write(
         blueprint.lower(&mut graph, classes)?;
         Ok((graph.module, graph.wanted))
     };
-    let classes = Classes::by_structure(blueprint.layers(), &blueprint.class_names());
+    let stacks = blueprint.stacks().into_iter();
+    let classes: Vec<Classes> = stacks
+        .map(|(layers, names)| Classes::by_structure(layers, &names))
+        .collect();
     let (module, wanted) = once(&classes)?;
-    let split = classes.split_by_type(&wanted, catalog);
+    let split: Vec<Classes> = classes
+        .iter()
+        .map(|classes| classes.split_by_type(&wanted, catalog))
+        .collect();
     if split == classes {
         Ok((module, wanted))
     } else {
@@ -171,20 +189,28 @@ fn write(
 
 /// Gives the head its own matrix if the checkpoint has one that differs from the token table.
 fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
-    let Blueprint::Decoder(decoder) = blueprint else {
+    let (head, tokens) = match blueprint {
+        Blueprint::Decoder(decoder) => {
+            let head = decoder.head.as_mut().map(|head| &mut head.tensor);
+            (head, decoder.embeddings.tokens)
+        }
+        Blueprint::EncoderDecoder(model) => {
+            let head = model.decoder.as_ref().map(|_| &mut model.head.tensor);
+            (head, model.embeddings.tokens)
+        }
+        Blueprint::Encoder(_) => return Ok(()),
+    };
+    let Some(head) = head.filter(|tensor| tensor.is_none()) else {
         return Ok(());
     };
-    let Some(head) = decoder.head.as_mut().filter(|head| head.tensor.is_none()) else {
-        return Ok(());
-    };
-    let tokens = naming.stored(decoder.embeddings.tokens.tensor);
+    let tokens = naming.stored(tokens.tensor);
     let (Some((own, own_info)), Some((tokens, tokens_info))) = (naming.stored(HEAD), tokens) else {
         return Ok(());
     };
     let same =
         own_info == tokens_info && same_bytes(naming.source, &own, &tokens, own_info.bytes())?;
     if !same {
-        head.tensor = Some(HEAD);
+        *head = Some(HEAD);
     }
     Ok(())
 }

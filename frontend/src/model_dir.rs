@@ -90,7 +90,7 @@ impl ModelDir {
         )?;
         let tokenizer = open_tokenizer(&folder, overrides.tokenizer.as_deref(), vocabulary)?;
         if let Some(sentence) = &sentence {
-            sentence.check_width(config.hidden_size()?)?;
+            sentence.check_width(config.width()?)?;
         }
         let weights = Weights::Path(overrides.weights.clone().unwrap_or(folder));
         Ok(Self {

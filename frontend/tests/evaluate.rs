@@ -238,7 +238,7 @@ fn sentence_transformers_take_the_base_model_of_any_class() {
     let model = Model::build(&dir, &BuildOptions::default()).unwrap();
     let results: Vec<_> = model
         .module
-        .entry()
+        .entry(llmc_ir::Entry::Forward)
         .unwrap()
         .results
         .iter()

@@ -44,15 +44,72 @@ pub struct Dims {
     pub t: u32,
 }
 
+impl Dims {
+    /// The bound of one extent.
+    pub fn bound(&self, sym: crate::Sym) -> u32 {
+        match sym {
+            crate::Sym::N => self.n,
+            crate::Sym::R => self.r,
+            crate::Sym::B => self.b,
+            crate::Sym::T => self.t,
+        }
+    }
+}
+
+/// What a function that the runtime calls is for: one step function each, named after it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Entry {
+    /// The only network of decoders and encoders.
+    Forward,
+    /// The encoder of an encoder-decoder: reads a source whole, writes its keys and values.
+    Encode,
+    /// The decoder of an encoder-decoder.
+    Decode,
+    /// An image's encoder.
+    Vision,
+    /// What queries an image's encoding.
+    Qformer,
+}
+
+impl Entry {
+    /// All entries, in the order in which a module's are listed.
+    pub const ALL: [Entry; 5] = [
+        Entry::Forward,
+        Entry::Encode,
+        Entry::Decode,
+        Entry::Vision,
+        Entry::Qformer,
+    ];
+
+    /// The function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Entry::Forward => "forward",
+            Entry::Encode => "encode",
+            Entry::Decode => "decode",
+            Entry::Vision => "vision",
+            Entry::Qformer => "qformer",
+        }
+    }
+
+    /// The entry of this name.
+    pub fn from_name(name: &str) -> Option<Entry> {
+        Self::ALL.into_iter().find(|e| e.name() == name)
+    }
+}
+
 /// A model in Transformer IR.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Module {
     pub name: String,
     pub stage: Stage,
+    /// Bounds of the extents of every entry and its layers, unless it has its own.
     pub dims: Dims,
+    /// Bounds of those that have.
+    pub entry_dims: Vec<(Entry, Dims)>,
     pub weights: Vec<Weight>,
     pub states: Vec<State>,
-    /// Layer classes first, the entry (`forward`) last.
+    /// Layer classes, each before the entry that repeats it.
     pub funcs: Vec<Func>,
     /// Bytes of the arena, once planned.
     pub arena_bytes: Option<u64>,
@@ -293,6 +350,7 @@ impl Module {
             name: name.into(),
             stage: Stage::Model,
             dims,
+            entry_dims: Vec::new(),
             weights: Vec::new(),
             states: Vec::new(),
             funcs: Vec::new(),
@@ -330,59 +388,102 @@ impl Module {
             .map(|i| FuncId(i as u32))
     }
 
-    /// The entry: `forward`.
-    pub fn entry(&self) -> Option<&Func> {
-        self.funcs.iter().find(|f| f.name == ENTRY)
+    /// The entries, in the order of [`Entry::ALL`].
+    pub fn entries(&self) -> impl Iterator<Item = (Entry, &Func)> {
+        let of = |entry| Some((entry, self.funcs.iter().find(|f| f.entry() == Some(entry))?));
+        Entry::ALL.into_iter().filter_map(of)
     }
 
-    /// The layers in order: class and slot, as the entry's `repeat` lists them.
+    /// One entry.
+    pub fn entry(&self, entry: Entry) -> Option<&Func> {
+        self.funcs.iter().find(|f| f.entry() == Some(entry))
+    }
+
+    /// The entry that texts go through: `forward`, or `decode`; the first one where there is neither.
+    pub fn main_entry(&self) -> Option<(Entry, &Func)> {
+        let text = |e: &(Entry, &Func)| matches!(e.0, Entry::Forward | Entry::Decode);
+        self.entries().find(text).or_else(|| self.entries().next())
+    }
+
+    /// The entry that a function is, or that repeats it.
+    pub fn entry_of(&self, func: &Func) -> Option<Entry> {
+        func.entry().or_else(|| {
+            let runs = |f: &Func| f.repeats().any(|r| r.layers.iter().any(|l| l.0 == func.name));
+            self.entries().find(|(_, f)| runs(f)).map(|(entry, _)| entry)
+        })
+    }
+
+    /// The bounds of an entry's extents.
+    pub fn dims_of_entry(&self, entry: Entry) -> Dims {
+        let own = self.entry_dims.iter().find(|(e, _)| *e == entry);
+        own.map_or(self.dims, |(_, dims)| *dims)
+    }
+
+    /// The bounds of the extents of a function, an entry or a layer class.
+    pub fn dims_of(&self, func: &Func) -> Dims {
+        self.entry_of(func)
+            .map_or(self.dims, |entry| self.dims_of_entry(entry))
+    }
+
+    /// The layers of the main entry in order: class and slot, as its first `repeat` lists them.
     pub fn layers(&self) -> &[(String, u32)] {
-        self.entry()
-            .into_iter()
-            .flat_map(|f| &f.body)
-            .find_map(|inst| match &inst.op {
-                Op::Repeat(r) => Some(r.layers.as_slice()),
-                _ => None,
-            })
-            .unwrap_or(&[])
+        self.main_entry()
+            .and_then(|(_, f)| f.repeats().next())
+            .map_or(&[], |r| r.layers.as_slice())
+    }
+
+    /// The `repeat` that runs `class`.
+    pub fn repeat_of(&self, class: &str) -> Option<&crate::ops::Repeat> {
+        let runs = |r: &&crate::ops::Repeat| r.layers.iter().any(|(c, _)| c == class);
+        self.funcs.iter().flat_map(Func::repeats).find(runs)
     }
 
     /// The absolute index of the first layer that uses slot `slot` of `class`.
     pub fn layer_of(&self, class: &str, slot: u32) -> Option<u32> {
-        self.layers()
-            .iter()
-            .position(|(c, s)| c == class && *s == slot)
-            .map(|i| i as u32)
+        let layers = &self.repeat_of(class)?.layers;
+        let found = layers.iter().position(|(c, s)| c == class && *s == slot);
+        found.map(|i| i as u32)
     }
 
-    /// The layer class that uses a weight; None for weights of the entry.
+    /// Whether a state holds a source's keys and values: written by one function, read by others.
+    pub fn is_source(&self, state: StateId) -> bool {
+        let reads = |i: &Inst| {
+            matches!(i.op, Op::KvSource(_)) && i.operands.contains(&Operand::State(state))
+        };
+        self.funcs.iter().flat_map(|f| &f.body).any(reads)
+    }
+
+    /// The layer class that uses a weight; None for weights of entries.
     pub fn class_of_weight(&self, weight: WeightId) -> Option<&str> {
         self.funcs
             .iter()
             .find(|f| {
-                f.name != ENTRY
+                f.entry().is_none()
                     && f.body
                         .iter()
                         .any(|i| i.operands.contains(&Operand::Weight(weight)))
             })
             .map(|f| f.name.as_str())
     }
-
-    /// Upper bound of a symbolic extent.
-    pub fn bound(&self, sym: crate::Sym) -> u32 {
-        match sym {
-            crate::Sym::N => self.dims.n,
-            crate::Sym::R => self.dims.r,
-            crate::Sym::B => self.dims.b,
-            crate::Sym::T => self.dims.t,
-        }
-    }
 }
 
-/// Name of the entry function.
+/// Name of the only entry of decoders and encoders.
 pub const ENTRY: &str = "forward";
 
 impl Func {
+    /// The entry that the function is; None for layer classes.
+    pub fn entry(&self) -> Option<Entry> {
+        Entry::from_name(&self.name)
+    }
+
+    /// Its `repeat`s, in order.
+    pub fn repeats(&self) -> impl Iterator<Item = &crate::ops::Repeat> {
+        self.body.iter().filter_map(|inst| match &inst.op {
+            Op::Repeat(r) => Some(r),
+            _ => None,
+        })
+    }
+
     /// The value's data.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.index()]

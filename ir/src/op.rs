@@ -9,7 +9,7 @@ use crate::{
 pub use crate::ops::Op;
 
 /// What an instruction reads.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Operand {
     Value(ValueId),
     Weight(WeightId),

@@ -20,11 +20,12 @@
 //!
 //! Invariants: every module prints, also an illegal one (an id out of range prints as `%"?7"`);
 //! what [`crate::parse`] reads back prints as the same text. Names that are not made of letters,
-//! digits, `_`, `.` and `-` are quoted. Values that no parameter and no instruction defines have no
+//! digits, `_`, `.` and `-` are quoted. Entries whose extents have bounds of their own tell them behind
+//! the module's: `dims @encode N: …`. Values that no parameter and no instruction defines have no
 //! text. Deliberately not here: choices about what to print; a dump is always whole.
 
 use crate::{
-    Func, Inst, Layout, Module, Operand, Pack, Place, Source, SourcePart, State, Sym, ValueId,
+    Dims, Func, Inst, Layout, Module, Operand, Pack, Place, Source, SourcePart, State, Sym, ValueId,
     Weight, attr::short,
 };
 use std::fmt;
@@ -167,6 +168,17 @@ pub fn func_text(module: &Module, func: &Func) -> String {
     s
 }
 
+impl fmt::Display for Dims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, sym) in Sym::ALL.into_iter().enumerate() {
+            let sep = if i > 0 { ", " } else { "" };
+            let (least, most) = (sym.lower_bound(), self.bound(sym));
+            write!(f, "{sep}{}: {least}..={most}", sym.name())?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -175,18 +187,10 @@ impl fmt::Display for Module {
             Quoted(&self.name),
             self.stage.name()
         )?;
-        f.write_str("dims ")?;
-        for (i, sym) in Sym::ALL.into_iter().enumerate() {
-            let sep = if i > 0 { ", " } else { "" };
-            write!(
-                f,
-                "{sep}{}: {}..={}",
-                sym.name(),
-                sym.lower_bound(),
-                self.bound(sym)
-            )?;
+        writeln!(f, "dims {}", self.dims)?;
+        for (entry, dims) in &self.entry_dims {
+            writeln!(f, "dims @{} {dims}", entry.name())?;
         }
-        writeln!(f)?;
         if let Some(bytes) = self.arena_bytes {
             writeln!(f, "arena {bytes}")?;
         }

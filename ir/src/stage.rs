@@ -33,6 +33,7 @@ pub fn is_decomposed_attention(op: &Op) -> bool {
         | Op::Gather(_)
         | Op::Glu(_)
         | Op::KvAppend(_)
+        | Op::KvSource(_)
         | Op::L2Normalize(_)
         | Op::LayerNorm(_)
         | Op::Linear(_)

@@ -5,11 +5,12 @@
 //! - `// RUN: verify`: the snapshot holds every violation.
 //! - `// RUN: run`: the evaluator runs the steps of the file and meets the expected numbers:
 //!   `// TENSOR name [dims] = numbers` is in the checkpoint,
-//!   `// STEP ids = …; pos = …; types = …; seqs = past+new …; rows = …` is a step,
+//!   `// STEP ids = …; pos = …; types = …; seqs = past+new …; rows = …` is a step, of another than the main
+//!   entry with `entry = …`, over other sequences' sources with `sources = …`, `in = x:rows` are rows for `%x`,
 //!   `// EXPECT result [dims] = numbers` is what it returns (`hidden.i`: what `repeat` carries).
 
 use llmc_ir::{
-    DType, Module, Op, TensorSource,
+    DType, Entry, Module, Op, TensorSource,
     eval::{Evaluator, SeqStep, StepInput, StepOutput, Tensor},
     parse,
     source::TensorInfo,
@@ -55,9 +56,9 @@ fn named_tensor(text: &str) -> (String, Tensor) {
     (name.trim().to_string(), tensor)
 }
 
-fn step_input(text: &str) -> StepInput {
+fn step_input(text: &str, tensors: &Tensors) -> (Option<Entry>, StepInput) {
     let mut step = StepInput::default();
-    let mut pos = None;
+    let (mut pos, mut entry) = (None, None);
     for field in text.split(';') {
         let (key, value) = field.split_once('=').expect("key = values");
         match key.trim() {
@@ -66,6 +67,12 @@ fn step_input(text: &str) -> StepInput {
             "types" => step.types = Some(numbers(value)),
             "rows" => step.rows = numbers(value),
             "lengths" => step.lengths = Some(numbers(value)),
+            "sources" => step.sources = numbers(value),
+            "entry" => entry = Entry::from_name(value.trim()),
+            "in" => {
+                let (name, tensor) = value.trim().split_once(':').expect("name:tensor");
+                step.rows_in.insert(name.into(), tensors.0[tensor].clone());
+            }
             "seqs" => {
                 for (id, s) in value.split_whitespace().enumerate() {
                     let (past, new) = s.split_once('+').expect("past+new");
@@ -89,7 +96,7 @@ fn step_input(text: &str) -> StepInput {
     }
     let of = |s: &SeqStep| s.past as i32..(s.past + s.new) as i32;
     step.pos = pos.unwrap_or_else(|| step.seqs.iter().flat_map(of).collect());
-    step
+    (entry, step)
 }
 
 fn expect(out: &StepOutput, name: &str, want: &Tensor, path: &Path) {
@@ -133,9 +140,11 @@ fn run(text: &str, path: &Path) {
     let mut expected = 0;
     for line in text.lines() {
         if let Some(step) = line.strip_prefix("// STEP ") {
-            out = evaluator
-                .step(&step_input(step))
-                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let done = match step_input(step, &tensors) {
+                (Some(entry), input) => evaluator.step_of(entry, &input),
+                (None, input) => evaluator.step(&input),
+            };
+            out = done.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         } else if let Some(want) = line.strip_prefix("// EXPECT ") {
             let (name, want) = named_tensor(want);
             expect(&out, &name, &want, path);

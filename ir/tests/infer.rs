@@ -285,6 +285,7 @@ fn wrong_inputs_are_refused() {
         seqs: seqs.to_vec(),
         lengths: None,
         rows: rows.to_vec(),
+        ..StepInput::default()
     };
     let cases = [
         (

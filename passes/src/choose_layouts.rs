@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Values get a place without an address (`plan-memory` finds the address); step values, kv_views and
-//! the entry's parameters get none. A weight takes the layouts of what it multiplies and makes; one that
+//! an entry's ids get none. A weight takes the layouts of what it multiplies and makes; one that
 //! would need two packings is an error naming both uses: nothing is stored twice silently.
 //!
 //! | weight of | packing |
@@ -19,7 +19,7 @@
 //! | norm (`quantize`'s too), bias, attention bias, `substitute` | vector, as the row that it goes with |
 
 use llmc_ir::{
-    DType, ENTRY, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, TensorType, ValueId,
+    DType, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, TensorType, ValueId,
     WeightId,
 };
 
@@ -63,10 +63,11 @@ impl Pass for ChooseLayouts {
             w.pack = pack;
         }
         for (f, func) in module.funcs.iter_mut().enumerate() {
-            let entry = func.name == ENTRY;
+            let entry = func.entry().is_some();
             for v in 0..func.values.len() {
                 let id = ValueId(v as u32);
-                let outside = entry && func.params.contains(&id);
+                let rows = func.ty(id).tensor().is_some_and(|t| t.dims.len() > 1);
+                let outside = entry && !rows && func.params.contains(&id);
                 let layout = layouts.get(FuncId(f as u32), id).filter(|_| !outside);
                 let place = layout.zip(func.ty(id).tensor()).and_then(|(layout, ty)| {
                     Some(Place {
@@ -137,7 +138,7 @@ fn uses(
         Operand::Value(_) | Operand::State(_) => None,
     });
     let (Some(x), Some(y)) = (x, y) else {
-        // Gather's ids have no layout where they are the entry's.
+        // Gather's ids have no layout where they are an entry's.
         return match (&inst.op, y) {
             (Op::Gather(_), Some(y)) => weights.map(|w| table(w, y, by)).collect(),
             _ => vec![],

@@ -10,8 +10,8 @@
 //!
 //! Each linear, attention, experts, repeat, rows, pool, position_ids and unfold is a kernel of its own. Ops that work
 //! row by row gather in *rows* kernels: every op of one is executed by the same thread on the same
-//! rows, so its ops see each other's results without a barrier. Views (split, split_heads,
-//! merge_heads) have no code and follow what they view.
+//! rows, so its ops see each other's results without a barrier. Views (kv_source, split,
+//! split_heads, merge_heads) have no code and follow what they view.
 //!
 //! Instructions move only to form larger rows kernels: all that is ready and needs a kernel of its own
 //! goes first, in order; then all that is ready and works on the same rows.
@@ -63,7 +63,7 @@ pub fn shape(op: &Op) -> Shape {
         | Op::Scale(_)
         | Op::Softcap(_)
         | Op::Substitute(_) => Shape::Rows,
-        Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Shape::View,
+        Op::KvSource(_) | Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Shape::View,
         Op::Alibi(_)
         | Op::AttnBias(_)
         | Op::AttnDisentangled(_)

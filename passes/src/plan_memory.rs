@@ -7,7 +7,8 @@
 //!
 //! Values share memory as [`crate::storage`] says. A buffer lives from the kernel that first writes it
 //! to the last one that reads it, both included; buffers that live in one kernel never overlap, since
-//! its threads do not wait for each other. What the entry returns lives to the end.
+//! its threads do not wait for each other. What an entry returns lives to the end. Entries are planned one
+//! by one over the same memory: nothing outlives a step.
 //!
 //! Layers: the carried value has one buffer, which is the operand of `repeat`, its result, and parameter
 //! and result of every class; the other parameters lie where the caller has them. The layers' own
@@ -201,7 +202,7 @@ fn bytes(module: &Module, func: &Func, v: ValueId) -> u64 {
         return 0;
     };
     let rows = match t.dims.first() {
-        Some(Dim::Sym(s)) => module.bound(*s),
+        Some(Dim::Sym(s)) => module.dims_of(func).bound(*s),
         Some(Dim::Fixed(n)) => *n,
         None => 1,
     };

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use llmc_ir::{DType, Func, FuncId, Layout, Module, Op, Operand, ValueId, layout::LANES};
+use llmc_ir::{DType, Func, FuncId, Inst, Layout, Module, Op, Operand, ValueId, layout::LANES};
 
 use crate::{AttentionOperands, Keys, LinearOperands, PassError};
 
@@ -102,6 +102,18 @@ pub fn same_storage(a: &Layout, b: &Layout) -> bool {
     a == b || (a.len() == b.len() && a.width() == b.width() && a.stored() == b.stored())
 }
 
+/// The `kv_append` that a view comes from, which for a source's is in another function.
+fn appended<'m>(module: &'m Module, (f, view): (usize, &'m Inst)) -> (usize, Option<&'m Inst>) {
+    if matches!(view.op, Op::KvAppend(_)) {
+        return (f, Some(view));
+    }
+    let writes =
+        |i: &&Inst| matches!(i.op, Op::KvAppend(_)) && i.operands.first() == view.operands.first();
+    let mut funcs = module.funcs.iter().enumerate();
+    let found = funcs.find_map(|(g, func)| Some((g, func.body.iter().find(writes)?)));
+    found.map_or((f, None), |(g, inst)| (g, Some(inst)))
+}
+
 struct Analysis<'m> {
     module: &'m Module,
     /// First value of each function in `parent`.
@@ -159,6 +171,7 @@ impl<'m> Analysis<'m> {
             _ => None,
         };
         let result = results.first().map(|&r| (f, r));
+        let module = self.module;
         let mut same = |a: Option<Key>, b: Option<Key>| {
             if let (Some(a), Some(b)) = (a, b) {
                 self.same(a, b);
@@ -189,8 +202,11 @@ impl<'m> Analysis<'m> {
                 let (k, v) = match args.keys {
                     Keys::Tensors(k, v) => (Some((f, k)), Some((f, v))),
                     Keys::View(view) => {
-                        let append = func.def(view).map(|d| &func.body[d].operands);
-                        let of = |i: usize| match append.and_then(|o| o.get(i)) {
+                        let (f, append) = match func.def(view).map(|d| &func.body[d]) {
+                            Some(inst) => appended(module, (f, inst)),
+                            None => (f, None),
+                        };
+                        let of = |i: usize| match append.and_then(|a| a.operands.get(i)) {
                             Some(Operand::Value(v)) => Some((f, *v)),
                             _ => None,
                         };
@@ -228,6 +244,7 @@ impl<'m> Analysis<'m> {
             | Op::Glu(_)
             | Op::KvAppend(_)
             | Op::KvRead(_)
+            | Op::KvSource(_)
             | Op::MaskScores(_)
             | Op::MergeHeads(_)
             | Op::PositionIds(_)

@@ -27,8 +27,8 @@ impl Pass for SimplifyMasks {
 
     fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Stats, PassError> {
         let mut rewrites = 0;
-        let keys = module.dims.t;
-        for func in &mut module.funcs {
+        let keys: Vec<u32> = module.funcs.iter().map(|f| module.dims_of(f).t).collect();
+        for (func, keys) in module.funcs.iter_mut().zip(keys) {
             for i in 0..func.body.len() {
                 let inst = &mut func.body[i];
                 let mask = match &mut inst.op {

@@ -6,21 +6,37 @@
 //!
 //! Deliberately not here: why layers differ (`quantize-weights`).
 
+use std::collections::BTreeMap;
+
 use llmc_ir::{Module, Op, Operand, StateId, WeightId};
+
+/// What stands for a weight or state in a part.
+pub type Copies = BTreeMap<(Operand, usize), Operand>;
 
 /// Splits the function at `class` by `parts`, each of which lists slots; together they list every
 /// slot once. Tells the indices of the classes, in the order of the parts.
-pub fn split_class(module: &mut Module, class: usize, parts: &[Vec<u32>]) -> Vec<usize> {
+///
+/// `copies` is kept from class to class where several share states: those are copied once a part.
+pub fn split_class(
+    module: &mut Module,
+    class: usize,
+    parts: &[Vec<u32>],
+    copies: &mut Copies,
+) -> Vec<usize> {
     let name = module.funcs[class].name.clone();
     let names: Vec<String> = (0..parts.len())
         .map(|p| part_name(module, &name, p, parts.len()))
         .collect();
     let stacked = stacked_operands(module, class);
-    for (part, new_name) in parts.iter().zip(&names).skip(1) {
+    for (p, (part, new_name)) in parts.iter().zip(&names).enumerate().skip(1) {
         let mut func = module.funcs[class].clone();
         func.name.clone_from(new_name);
         for &operand in &stacked {
-            let new = copy(module, operand, (&name, new_name), part.len() as u32);
+            let new = match copies.get(&(operand, p)) {
+                Some(&new) => new,
+                None => copy(module, operand, (&name, new_name), part.len() as u32),
+            };
+            copies.insert((operand, p), new);
             for inst in &mut func.body {
                 for o in inst.operands.iter_mut().filter(|o| **o == operand) {
                     *o = new;

@@ -247,6 +247,7 @@ fn overwritable(inst: &Inst) -> Vec<ValueId> {
         | Op::Glu(_)
         | Op::KvAppend(_)
         | Op::KvRead(_)
+        | Op::KvSource(_)
         | Op::MaskScores(_)
         | Op::MergeHeads(_)
         | Op::Pool(_)

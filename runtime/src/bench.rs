@@ -2,7 +2,8 @@
 //!
 //! Input: sizes. Output: a line, or a JSON line, for each measure: for decoders tokens a second of
 //! reading a prompt into an empty cache (`pp512`) and of one token after another behind that prompt
-//! (`tg128`, `depth` being the prompt), for encoders sequences a second (`embed b32 s128`). A run is
+//! (`tg128`, `depth` being the prompt), for encoder-decoders of reading a source (`enc512`) and of one token
+//! after another about it (`tg128`), for encoders sequences a second (`embed b32 s128`). A run is
 //! done once to warm up, then `-r` times; the mean is told. The head computes one row a sequence and
 //! step, as when text is generated.
 //! Not here: sampling and text, which are no part of the measure.
@@ -12,7 +13,7 @@ use crate::engine::{Engine, Rows, Work};
 use crate::kv_cache::SeqId;
 use crate::session::Session;
 use crate::{Error, Result};
-use llmc_abi::{Kind, Per};
+use llmc_abi::{Entry, Kind, Per};
 use serde_json::json;
 use std::io::Write;
 use std::time::Instant;
@@ -69,7 +70,7 @@ pub fn bench(session: &Session<'_>, args: &BenchArgs, out: &mut dyn Write) -> Re
             line[unit] = json!(mean);
             line["stddev"] = json!(spread);
             line["runs"] = json!(measure.rates.len());
-            if m.kind == Kind::Decoder {
+            if m.kind != Kind::Encoder {
                 line["depth"] = json!(measure.depth);
             }
             writeln!(out, "{line}")
@@ -87,8 +88,12 @@ pub fn bench(session: &Session<'_>, args: &BenchArgs, out: &mut dyn Write) -> Re
     };
     match m.kind {
         Kind::Encoder => tell(encode(session, args)?),
-        Kind::Decoder => {
-            let (prompt, new) = sizes(args, m.limits.max_context as usize)?;
+        Kind::Decoder | Kind::EncoderDecoder => {
+            let context = m.limits.max_context as usize;
+            let (prompt, new) = match m.kind {
+                Kind::EncoderDecoder => apart(args, session.max_source(), context)?,
+                _ => sizes(args, context)?,
+            };
             decode(session, args, prompt, new)?
                 .into_iter()
                 .try_for_each(tell)
@@ -110,6 +115,18 @@ fn sizes(args: &BenchArgs, context: usize) -> Result<(usize, usize)> {
         ))),
         _ => Ok((prompt, new)),
     }
+}
+
+/// The source and the new tokens, each of which has a bound of its own.
+fn apart(args: &BenchArgs, source: usize, context: usize) -> Result<(usize, usize)> {
+    let prompt = args.prompt.unwrap_or(source.min(512));
+    let new = args.new.unwrap_or(context.min(128));
+    if prompt == 0 || prompt > source || new > context {
+        return Err(Error::Usage(format!(
+            "-p {prompt} -n {new}: a source has 1 to {source} tokens, a text up to {context}"
+        )));
+    }
+    Ok((prompt, new))
 }
 
 /// Ids that differ from place to place, the same in every run.
@@ -178,7 +195,8 @@ fn last_row(session: &Session<'_>) -> Rows {
     if head { Rows::Last } else { Rows::None }
 }
 
-/// Prompts into an empty cache, then one token after another behind them.
+/// Prompts into an empty cache, then one token after another behind them; of an encoder-decoder the
+/// prompts are sources.
 fn decode(
     session: &Session<'_>,
     args: &BenchArgs,
@@ -189,12 +207,16 @@ fn decode(
     let prompts: Vec<Vec<i32>> = (0..batch).map(|i| ids(session, prompt, i)).collect();
     let fed = ids(session, new * batch, batch);
     let rows = last_row(session);
+    let has_source = session.manifest.kind == Kind::EncoderDecoder;
     let mut engine = session.engine(batch, prompt + new, false)?;
     let (mut pp, mut tg) = (Vec::new(), Vec::new());
     for run in 0..=args.runs {
         let seqs: Vec<SeqId> = (0..batch).map(|_| engine.open()).collect::<Result<_>>()?;
         let start = Instant::now();
-        if prompt > 0 {
+        if has_source {
+            let works = works(&seqs, prompts.iter().map(Vec::as_slice), Rows::None);
+            engine.run_of(Entry::Encode, &works, &[], &mut |_| Ok(()))?;
+        } else if prompt > 0 {
             feed(&mut engine, &seqs, prompts.iter().map(Vec::as_slice), rows)?;
         }
         let read = start.elapsed();
@@ -214,9 +236,10 @@ fn decode(
         depth,
         rates,
     };
+    let (read, depth) = if has_source { ("enc", 0) } else { ("pp", prompt) };
     let measures = [
-        (prompt, measure(format!("pp{prompt}"), 0, pp)),
-        (new, measure(format!("tg{new}"), prompt, tg)),
+        (prompt, measure(format!("{read}{prompt}"), 0, pp)),
+        (new, measure(format!("tg{new}"), depth, tg)),
     ];
     Ok(measures
         .into_iter()
@@ -231,14 +254,19 @@ fn feed<'a>(
     pieces: impl Iterator<Item = &'a [i32]>,
     rows: Rows,
 ) -> Result<()> {
-    let works: Vec<Work<'_>> = pieces
-        .zip(seqs)
-        .map(|(ids, &seq)| Work {
-            seq: Some(seq),
-            ids,
-            types: &[],
-            rows,
-        })
-        .collect();
-    engine.run(&works, &mut |_| Ok(()))
+    engine.run(&works(seqs, pieces, rows), &mut |_| Ok(()))
+}
+
+fn works<'a>(
+    seqs: &[SeqId],
+    pieces: impl Iterator<Item = &'a [i32]>,
+    rows: Rows,
+) -> Vec<Work<'a>> {
+    let work = |(ids, &seq)| Work {
+        seq: Some(seq),
+        ids,
+        types: &[],
+        rows,
+    };
+    pieces.zip(seqs).map(work).collect()
 }

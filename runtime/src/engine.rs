@@ -2,7 +2,7 @@
 //!
 //! Input: [`Work`] items, one per sequence: new tokens and whose logits are wanted. Output: after
 //! each step a [`StepView`] of the outputs, whose [`Span`]s say which tokens of which item are
-//! where. Decoders: prefill is cut into chunks, chunks and single tokens share steps. Encoders:
+//! where. A run goes through one entry of the model: the main one, or one that is named. Decoders: prefill is cut into chunks, chunks and single tokens share steps. Encoders:
 //! a sequence is always whole within a step; where more rows are wanted than a step gives, the
 //! step is repeated for the next rows.
 //!
@@ -13,17 +13,21 @@
 use crate::barrier::{Barrier, step_barrier};
 use crate::kv_cache::{KvCache, KvPlan, SeqId};
 use crate::memory::Region;
-use crate::recorder::Recorder;
+use crate::recorder::{Keys, Recorder};
 use crate::threads::{Pool, granted_cores};
 use crate::{Error, Result};
-use llmc_abi::{ABI_VERSION, Batch, Best, Kind, Manifest, Per, StepCtx, StepFn};
+use llmc_abi::{
+    ABI_VERSION, Batch, Best, Entry, EntryInfo, Kind, Limits, Manifest, Per, StepCtx, StepFn,
+    LANES,
+};
 use std::ptr;
 
 /// A compiled model as the engine needs it.
 #[derive(Clone, Copy)]
 pub struct Compiled<'a> {
     pub manifest: &'a Manifest,
-    pub step: StepFn,
+    /// Of `Manifest::entries`, in order.
+    pub steps: &'a [StepFn],
     pub weights: &'a [u8],
 }
 
@@ -47,7 +51,7 @@ pub enum Rows {
 /// New tokens of one sequence. A run may hold a sequence once only.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
-    /// None for encoders, whose sequences have no state.
+    /// None for encoders, whose sequences have no state. Of an encoder-decoder both entries have it.
     pub seq: Option<SeqId>,
     pub ids: &'a [i32],
     /// Token types `[ids.len()]`, or empty: all zero.
@@ -90,6 +94,17 @@ pub struct StepView<'a> {
     pub spans: &'a [Span],
 }
 
+/// An entry that can run.
+struct Ready {
+    info: EntryInfo,
+    step: StepFn,
+    outputs: Vec<Place>,
+    inputs: Vec<Place>,
+    taps: Option<Region>,
+    /// Sequences are whole within a step.
+    whole: bool,
+}
+
 /// Runs steps of one compiled model.
 pub struct Engine<'m> {
     model: Compiled<'m>,
@@ -97,9 +112,11 @@ pub struct Engine<'m> {
     barrier: Barrier,
     arena: Region,
     scratch: Region,
-    taps: Option<Region>,
     kv: KvCache,
-    outputs: Vec<Place>,
+    /// The main one first.
+    entries: Vec<Ready>,
+    /// Which of them the running step is.
+    entry: usize,
     /// Longrope models only: the tokens of each sequence.
     history: Vec<Vec<i32>>,
     /// Models whose rope goes by lengths: that of each sequence, which its cache is for.
@@ -115,6 +132,7 @@ pub struct Engine<'m> {
     seq: Vec<i32>,
     q_start: Vec<i32>,
     kv_len: Vec<i32>,
+    source_len: Vec<i32>,
     rows: Vec<i32>,
     lengths: Vec<i32>,
 }
@@ -123,43 +141,18 @@ impl<'m> Engine<'m> {
     /// Maps the memory and starts the threads.
     pub fn new(model: Compiled<'m>, options: EngineOptions) -> Result<Engine<'m>> {
         let m = model.manifest;
-        let l = m.limits;
-        if l.max_tokens == 0 || l.max_seqs == 0 || m.outputs.iter().any(|o| o.width > o.stride) {
-            return Err(Error::Payload(
-                "the manifest's limits or outputs make no sense".into(),
-            ));
+        let l = m.widest();
+        let infos = m.entries();
+        if infos.len() != model.steps.len() {
+            return Err(Error::Payload(format!(
+                "{} entries in the manifest, {} in the code",
+                infos.len(),
+                model.steps.len()
+            )));
         }
-        let place = |o: &llmc_abi::Output| {
-            let rows = match o.per {
-                Per::Row => l.max_rows,
-                Per::Token => l.max_tokens,
-                Per::Sequence => l.max_seqs,
-            };
-            let floats =
-                u64::from(rows.saturating_sub(1)) * u64::from(o.stride) + u64::from(o.width);
-            let inside = o.offset.is_multiple_of(4)
-                && o.offset
-                    .checked_add(floats * 4)
-                    .is_some_and(|end| end <= m.arena_bytes);
-            inside
-                .then_some(Place {
-                    offset: o.offset as usize,
-                    width: o.width as usize,
-                    stride: o.stride as usize,
-                    per: o.per,
-                })
-                .ok_or_else(|| {
-                    Error::Payload(format!("output `{}` lies outside the arena", o.name))
-                })
-        };
-        let outputs = m.outputs.iter().map(place).collect::<Result<Vec<_>>>()?;
-        let taps = if options.taps && m.taps.count > 0 {
-            let floats =
-                u64::from(m.taps.count) * u64::from(m.taps.stride) * u64::from(l.max_tokens);
-            Some(Region::new(floats * 4, "hidden states")?)
-        } else {
-            None
-        };
+        let ready = |(info, &step): (EntryInfo, &StepFn)| Ready::new(m, info, step, options.taps);
+        let entries = infos.into_iter().zip(model.steps).map(ready);
+        let entries = entries.collect::<Result<Vec<_>>>()?;
         let tokens = l.max_tokens as usize;
         let seqs = l.max_seqs as usize;
         let open = |has: bool| if has { options.plan.sequences } else { 0 };
@@ -170,9 +163,9 @@ impl<'m> Engine<'m> {
             barrier: Barrier::new(options.threads, options.threads <= granted_cores()),
             arena: Region::new(m.arena_bytes, "activations")?,
             scratch: Region::new(m.scratch_bytes * u64::from(options.threads), "scratch")?,
-            taps,
             kv: KvCache::new(&m.kv, &l, options.plan)?,
-            outputs,
+            entries,
+            entry: 0,
             history: (0..open(m.rope_switch.is_some()))
                 .map(|_| Vec::with_capacity(options.plan.tokens))
                 .collect(),
@@ -186,6 +179,7 @@ impl<'m> Engine<'m> {
             seq: Vec::with_capacity(tokens),
             q_start: Vec::with_capacity(seqs + 1),
             kv_len: Vec::with_capacity(seqs),
+            source_len: Vec::with_capacity(seqs),
             rows: Vec::with_capacity(l.max_rows as usize),
             lengths: Vec::with_capacity(seqs),
         })
@@ -201,13 +195,10 @@ impl<'m> Engine<'m> {
         self.pool.threads()
     }
 
-    /// Index of an output by name.
+    /// Index of an output of the main entry by name.
     pub fn output(&self, name: &str) -> Option<usize> {
-        self.model
-            .manifest
-            .outputs
-            .iter()
-            .position(|o| o.name == name)
+        let outputs = &self.model.manifest.outputs;
+        outputs.iter().position(|o| o.name == name)
     }
 
     /// Opens an empty sequence.
@@ -276,26 +267,78 @@ impl<'m> Engine<'m> {
         std::mem::replace(&mut self.recorder, recorder)
     }
 
-    /// Runs the items, calling `sink` after each step; an error of the sink ends the run.
+    /// Runs the items through the main entry, calling `sink` after each step; an error of the sink
+    /// ends the run.
     pub fn run(
         &mut self,
         works: &[Work<'_>],
         sink: &mut dyn FnMut(&StepView<'_>) -> Result<()>,
     ) -> Result<()> {
+        self.run_at(0, works, &[], sink)
+    }
+
+    /// Runs the items through an entry. `rows` are those that the entry takes: for each of its inputs
+    /// those of each item, `[ids.len(), width]`. Entries that take no ids read their number alone.
+    pub fn run_of(
+        &mut self,
+        entry: Entry,
+        works: &[Work<'_>],
+        rows: &[&[&[f32]]],
+        sink: &mut dyn FnMut(&StepView<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.entries.iter().position(|e| e.info.entry == entry);
+        let Some(at) = at else {
+            return Err(Error::Unsupported(format!(
+                "this model has no entry {entry:?}"
+            )));
+        };
+        self.run_at(at, works, rows, sink)
+    }
+
+    fn run_at(
+        &mut self,
+        entry: usize,
+        works: &[Work<'_>],
+        rows: &[&[&[f32]]],
+        sink: &mut dyn FnMut(&StepView<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.entry = entry;
+        self.check_rows(works, rows)?;
         for work in works {
             self.check(work)?;
             self.choose_factors(work)?;
         }
-        self.run_steps(works, sink)
+        self.run_steps(works, rows, sink)
     }
 
-    fn is_encoder(&self) -> bool {
-        self.model.manifest.kind == Kind::Encoder
+    fn ready(&self) -> &Ready {
+        &self.entries[self.entry]
+    }
+
+    fn limits(&self) -> Limits {
+        self.ready().info.limits
+    }
+
+    /// Every input has the rows of every item.
+    fn check_rows(&self, works: &[Work<'_>], rows: &[&[&[f32]]]) -> Result<()> {
+        let inputs = &self.ready().inputs;
+        let fits = |(input, given): (&Place, &&[&[f32]])| {
+            let whole = |(w, r): (&Work<'_>, &&[f32])| r.len() == w.ids.len() * input.width;
+            given.len() == works.len() && works.iter().zip(*given).all(whole)
+        };
+        if inputs.len() == rows.len() && inputs.iter().zip(rows).all(fits) {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.ready().info.inputs.iter().map(|i| &*i.name).collect();
+        Err(Error::Input(format!(
+            "the rows given are not those of the inputs [{}]",
+            names.join(", ")
+        )))
     }
 
     fn check(&self, work: &Work<'_>) -> Result<()> {
-        let limits = self.model.manifest.limits;
-        let (have, limit, what) = if self.is_encoder() {
+        let limits = self.limits();
+        let (have, limit, what) = if self.ready().whole {
             (
                 work.ids.len(),
                 limits.max_tokens.min(limits.max_context),
@@ -350,12 +393,13 @@ impl<'m> Engine<'m> {
             types: &[],
             rows: Rows::None,
         };
-        self.run_steps(&[again], &mut |_| Ok(()))
+        self.run_steps(&[again], &[], &mut |_| Ok(()))
     }
 
     fn run_steps(
         &mut self,
         works: &[Work<'_>],
+        rows: &[&[&[f32]]],
         sink: &mut dyn FnMut(&StepView<'_>) -> Result<()>,
     ) -> Result<()> {
         // The next item, and how much of it is done: tokens, or rows for encoders.
@@ -366,8 +410,11 @@ impl<'m> Engine<'m> {
                 return Ok(());
             }
             self.build(works)?;
+            self.place_rows(rows);
             self.step();
-            for span in &self.spans {
+            // What a whole sequence leaves is a source, which does not grow.
+            let grows = |span: &&Span| works[span.work].seq.is_some() && !self.entries[self.entry].whole;
+            for span in self.spans.iter().filter(grows) {
                 if let Some(seq) = works[span.work].seq {
                     self.kv.advance(seq, span.len);
                     if let Some(history) = self.history.get_mut(seq.0 as usize) {
@@ -385,8 +432,7 @@ impl<'m> Engine<'m> {
 
     /// Chooses the spans of the next step; none when all is done.
     fn plan(&mut self, works: &[Work<'_>], next: &mut usize, done: &mut usize) {
-        let limits = self.model.manifest.limits;
-        let encoder = self.is_encoder();
+        let (limits, encoder) = (self.limits(), self.ready().whole);
         let (mut n, mut r) = (0, 0);
         self.spans.clear();
         while *next < works.len() && self.spans.len() < limits.max_seqs as usize {
@@ -467,6 +513,7 @@ impl<'m> Engine<'m> {
         for list in [
             &mut self.q_start,
             &mut self.kv_len,
+            &mut self.source_len,
             &mut self.rows,
             &mut self.lengths,
         ] {
@@ -475,11 +522,23 @@ impl<'m> Engine<'m> {
         self.kv.begin_step();
         for (index, span) in self.spans.iter().enumerate() {
             let work = &works[span.work];
-            let past = work.seq.map_or(0, |s| self.kv.len(s));
-            if let Some(seq) = work.seq {
-                self.kv.reserve(seq, span.len)?;
-            }
-            self.kv.stage(index, work.seq, past + span.len)?;
+            let whole = self.entries[self.entry].whole;
+            let past = match work.seq {
+                Some(seq) if whole => {
+                    self.kv.reserve_source(seq, span.len)?;
+                    0
+                }
+                Some(seq) => {
+                    let past = self.kv.len(seq);
+                    self.kv.reserve(seq, span.len)?;
+                    past
+                }
+                None => 0,
+            };
+            let scratch = if whole { span.len } else { 0 };
+            self.kv.stage(index, work.seq, scratch)?;
+            let source = work.seq.map_or(0, |s| self.kv.source_len(s));
+            self.source_len.push(source as i32);
             let range = span.first..span.first + span.len;
             self.q_start.push(span.token as i32);
             self.kv_len.push((past + span.len) as i32);
@@ -500,7 +559,27 @@ impl<'m> Engine<'m> {
         Ok(())
     }
 
+    /// Puts the rows that the entry takes into the arena, zeros behind each up to a whole group.
+    fn place_rows(&mut self, rows: &[&[&[f32]]]) {
+        for (input, given) in self.entries[self.entry].inputs.iter().zip(rows) {
+            for span in &self.spans {
+                let from = &given[span.work][span.first * input.width..];
+                for (t, row) in from.chunks_exact(input.width).take(span.len).enumerate() {
+                    let at = input.offset / 4 + (span.token + t) * input.stride;
+                    let arena = self.arena.ptr().cast::<f32>();
+                    let padded = input.width.next_multiple_of(LANES).min(input.stride);
+                    // SAFETY: `Ready::new` has checked that every row lies within the arena, which no
+                    // step reads now.
+                    let to = unsafe { std::slice::from_raw_parts_mut(arena.add(at), padded) };
+                    to[..input.width].copy_from_slice(row);
+                    to[input.width..].fill(0.0);
+                }
+            }
+        }
+    }
+
     fn step(&mut self) {
+        let entry = &self.entries[self.entry];
         let batch = Batch {
             n: self.ids.len() as u64,
             b: self.spans.len() as u64,
@@ -511,6 +590,7 @@ impl<'m> Engine<'m> {
             seq: self.seq.as_ptr(),
             q_start: self.q_start.as_ptr(),
             kv_len: self.kv_len.as_ptr(),
+            source_len: self.source_len.as_ptr(),
             rows: self.rows.as_ptr(),
             rope_length: self.lengths.as_ptr(),
         };
@@ -525,36 +605,114 @@ impl<'m> Engine<'m> {
             scratch: self.scratch.ptr(),
             kv: self.kv.states().as_ptr(),
             batch: &batch,
-            taps: self
+            taps: entry
                 .taps
                 .as_ref()
                 .map_or(ptr::null_mut(), |t| t.ptr().cast()),
-            tap_rows: u64::from(self.model.manifest.limits.max_tokens),
+            tap_rows: u64::from(entry.info.limits.max_tokens),
             barrier: step_barrier,
             barrier_state: ptr::from_ref(&self.barrier).cast_mut().cast(),
             mark,
             mark_state,
-            best: if self.best.is_empty() {
+            best: if self.best.is_empty() || self.entry != 0 {
                 ptr::null_mut()
             } else {
                 self.best.as_mut_ptr()
             },
         };
         // SAFETY: everything in the context is as the contract says, and lives until `run` returns.
-        unsafe { self.pool.run(self.model.step, &ctx) };
+        unsafe { self.pool.run(entry.step, &ctx) };
         if let Some(recorder) = &mut self.recorder {
-            let sequences = self.q_start.windows(2).zip(&self.kv_len);
-            let sequences = sequences.map(|(q, &keys)| ((q[1] - q[0]) as u64, keys as u64));
+            let keys = self.kv_len.iter().zip(&self.source_len);
+            let sequences = self.q_start.windows(2).zip(keys).map(|(q, (&keys, &source))| Keys {
+                new: (q[1] - q[0]) as u64,
+                keys: keys as u64,
+                source: source as u64,
+            });
             recorder.finish(self.model.manifest, batch.n, batch.r, sequences);
         }
+    }
+}
+
+impl Ready {
+    /// Checks that everything lies within the arena.
+    fn new(m: &Manifest, info: EntryInfo, step: StepFn, taps: bool) -> Result<Ready> {
+        let l = info.limits;
+        let narrow = |width: u32, stride: u32| width > stride;
+        let mut outputs = info.outputs.iter();
+        if l.max_tokens == 0
+            || l.max_seqs == 0
+            || outputs.any(|o| narrow(o.width, o.stride))
+            || info.inputs.iter().any(|i| narrow(i.width, i.stride) || i.width == 0)
+        {
+            return Err(Error::Payload(
+                "the manifest's limits, inputs or outputs make no sense".into(),
+            ));
+        }
+        let place = |name: &str, per: Per, (width, stride): (u32, u32), offset: u64| {
+            let rows = match per {
+                Per::Row => l.max_rows,
+                Per::Token => l.max_tokens,
+                Per::Sequence => l.max_seqs,
+            };
+            let floats = u64::from(rows.saturating_sub(1)) * u64::from(stride) + u64::from(width);
+            let inside = offset.is_multiple_of(4)
+                && offset
+                    .checked_add(floats * 4)
+                    .is_some_and(|end| end <= m.arena_bytes);
+            let place = Place {
+                offset: offset as usize,
+                width: width as usize,
+                stride: stride as usize,
+                per,
+            };
+            let outside = || Error::Payload(format!("`{name}` lies outside the arena"));
+            inside.then_some(place).ok_or_else(outside)
+        };
+        let outputs = info.outputs.iter();
+        let outputs = outputs.map(|o| place(&o.name, o.per, (o.width, o.stride), o.offset));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        let padded = |width: u32, stride: u32| width.next_multiple_of(LANES as u32).min(stride);
+        let inputs = info.inputs.iter().map(|i| {
+            // Rows are written with the zeros behind them.
+            let whole = (padded(i.width, i.stride), i.stride);
+            let place = place(&i.name, Per::Token, whole, i.offset)?;
+            Ok(Place {
+                width: i.width as usize,
+                ..place
+            })
+        });
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let taps = if taps && info.taps.count > 0 {
+            let rows = u64::from(info.taps.count) * u64::from(l.max_tokens);
+            Some(Region::new(
+                rows * u64::from(info.taps.stride) * 4,
+                "hidden states",
+            )?)
+        } else {
+            None
+        };
+        let whole = match info.entry {
+            Entry::Forward => m.kind == Kind::Encoder,
+            Entry::Encode | Entry::Vision | Entry::Qformer => true,
+            Entry::Decode => false,
+        };
+        Ok(Ready {
+            info,
+            step,
+            outputs,
+            inputs,
+            taps,
+            whole,
+        })
     }
 }
 
 impl StepView<'_> {
     /// Row `index` of an output: a row, token or sequence of the step, as the output's `per` says.
     pub fn row(&self, output: usize, index: usize) -> &[f32] {
-        let place = self.engine.outputs[output];
-        // SAFETY: `Engine::new` has checked that every row lies within the arena; no step runs
+        let place = self.engine.ready().outputs[output];
+        // SAFETY: `Ready::new` has checked that every row lies within the arena; no step runs
         // while the view lives.
         unsafe {
             let base = self.engine.arena.ptr().add(place.offset).cast::<f32>();
@@ -575,14 +733,14 @@ impl StepView<'_> {
 
     /// What an output has a row for.
     pub fn per(&self, output: usize) -> Per {
-        self.engine.outputs[output].per
+        self.engine.ready().outputs[output].per
     }
 
     /// The residual stream of a token at a layer boundary; none without taps.
     pub fn tap(&self, layer: usize, token: usize) -> Option<&[f32]> {
-        let taps = &self.engine.model.manifest.taps;
-        let rows = self.engine.model.manifest.limits.max_tokens as usize;
-        let region = self.engine.taps.as_ref()?;
+        let Ready { info, taps, .. } = self.engine.ready();
+        let (region, rows) = (taps.as_ref()?, info.limits.max_tokens as usize);
+        let taps = &info.taps;
         let (stride, width) = (taps.stride as usize, taps.width as usize);
         // SAFETY: the region holds `count * rows * stride` floats; no step runs meanwhile.
         unsafe {

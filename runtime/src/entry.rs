@@ -90,7 +90,7 @@ fn start(
     }
     timings.mark("map");
     let level = choose_level(&m.levels, cli.common.level.as_deref(), has_feature)?;
-    let step = find_step(program, &m.levels[level].name)?;
+    let steps = find_steps(program, &m.levels[level].name)?;
     if cli.common.verify || matches!(cli.task, Some(Task::Verify)) {
         payload.verify_weights()?;
     }
@@ -98,7 +98,7 @@ fn start(
         manifest: m,
         tokenizer: payload.tokenizer(),
         weights: payload.weights(),
-        step,
+        steps,
         level,
         threads: cli.common.threads.unwrap_or_else(granted_cores),
         quiet: cli.common.quiet,
@@ -161,8 +161,8 @@ fn start(
     }
 }
 
-/// The step that the generated object has for a level of the manifest.
-fn find_step(program: &Program, name: &str) -> Result<StepFn> {
+/// The steps that the generated object has for a level of the manifest.
+fn find_steps<'a>(program: &'a Program, name: &str) -> Result<&'a [StepFn]> {
     if program.version != u64::from(ABI_VERSION) {
         return Err(Error::Payload(format!(
             "the compiled code is of version {}, this runtime is of version {ABI_VERSION}",
@@ -176,6 +176,7 @@ fn find_step(program: &Program, name: &str) -> Result<StepFn> {
         .iter()
         // SAFETY: as above.
         .find(|l| unsafe { CStr::from_ptr(l.name) }.to_bytes() == name.as_bytes())
-        .map(|l| l.step)
+        // SAFETY: every level has `entry_count` steps.
+        .map(|l| unsafe { std::slice::from_raw_parts(l.steps, program.entry_count as usize) })
         .ok_or_else(|| Error::Payload(format!("the compiled code lacks the level `{name}`")))
 }

@@ -16,14 +16,14 @@ use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::session::Session;
 use crate::tensor_file::{Spec, TensorFile};
-use crate::{Error, Result, infer_input};
-use llmc_abi::{GenerationDefaults, Kind, Per};
+use crate::{Error, Result, infer_input, infer_pair};
+use llmc_abi::{Entry, GenerationDefaults, Kind, Per, SpecialTokens};
 use std::path::PathBuf;
 
 /// Arguments of `infer`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct InferArgs {
-    /// Tensors in: input_ids, attention_mask, token_type_ids
+    /// Tensors in: input_ids, attention_mask, token_type_ids, decoder_input_ids
     #[arg(value_name = "IN.safetensors")]
     pub input: PathBuf,
     /// Tensors out
@@ -52,7 +52,7 @@ pub struct InferArgs {
 
 /// What a tensor of the file is made of.
 #[derive(Clone, Copy)]
-enum Source {
+pub(crate) enum Source {
     Output(usize),
     /// The residual stream at a layer boundary.
     Tap(usize),
@@ -61,22 +61,33 @@ enum Source {
     Scores,
 }
 
+/// A tensor of the file.
+pub(crate) struct Part {
+    /// What gives it.
+    pub entry: Entry,
+    pub source: Source,
+    pub width: usize,
+    /// Positions of a row of the file.
+    pub columns: usize,
+}
+
 /// The file and what goes into it.
-struct Sink {
-    file: TensorFile,
-    sources: Vec<(Source, usize)>,
-    columns: usize,
+pub(crate) struct Sink {
+    pub file: TensorFile,
+    pub parts: Vec<Part>,
 }
 
 impl Sink {
-    /// Scatters the results of a step. `first` is the row of the run's first item.
-    fn take(&mut self, view: &StepView<'_>, rows: &[Row], first: usize) {
-        for (tensor, &(source, width)) in self.sources.iter().enumerate() {
+    /// Scatters the results of a step of `entry`. `first` is the row of the run's first item.
+    pub fn take(&mut self, entry: Entry, view: &StepView<'_>, rows: &[Row], first: usize) {
+        let own = |(_, part): &(usize, &Part)| part.entry == entry;
+        for (tensor, part) in self.parts.iter().enumerate().filter(own) {
+            let width = part.width;
             for (s, span) in view.spans.iter().enumerate() {
                 let row = first + span.work;
                 let at =
-                    |token: usize| (row * self.columns + rows[span.work].columns[token]) * width;
-                match source {
+                    |token: usize| (row * part.columns + rows[span.work].columns[token]) * width;
+                match part.source {
                     Source::Output(o) => match view.per(o) {
                         Per::Row => {
                             for k in 0..span.rows {
@@ -106,18 +117,15 @@ impl Sink {
     }
 
     fn write_scores(&mut self, values: &[f32]) {
-        let is_scores = |(s, _): &(Source, usize)| matches!(s, Source::Scores);
-        if let Some(tensor) = self.sources.iter().position(is_scores) {
+        let is_scores = |p: &Part| matches!(p.source, Source::Scores);
+        if let Some(tensor) = self.parts.iter().position(is_scores) {
             self.file.write(tensor, 0, values);
         }
     }
 
     fn write_probs(&mut self, row: usize, values: &[f32]) {
-        let probs = self
-            .sources
-            .iter()
-            .position(|(s, _)| matches!(s, Source::Probs));
-        if let Some(tensor) = probs {
+        let is_probs = |p: &Part| matches!(p.source, Source::Probs);
+        if let Some(tensor) = self.parts.iter().position(is_probs) {
             self.file.write(tensor, row * values.len(), values);
         }
     }
@@ -158,10 +166,28 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
     let eos = parse_eos(args.eos.as_deref(), &m.tokens.eos)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|e| Error::Input(format!("cannot read {}: {e}", args.input.display())))?;
+    let new = args.generate.unwrap_or(0);
+    // Samplers hold rows of the vocabulary: only where tokens are wanted.
+    let logits = m.outputs.iter().position(|o| o.name == "logits");
+    let mut run = Run {
+        logits: logits.unwrap_or(0),
+        vocab: logits.map_or(0, |o| m.outputs[o].width as usize),
+        longest: 0,
+        new,
+        eos: &eos,
+        generation: &generation,
+        writes: true,
+        continues: args.generate.is_some(),
+        probs: args.probs,
+        texts: Vec::new(),
+        scores: Vec::new(),
+    };
+    if m.kind == Kind::EncoderDecoder {
+        return infer_pair::infer(session, args, &bytes, run);
+    }
     let inputs = infer_input::read(&bytes, m)
         .map_err(|e| Error::Input(format!("{}: {e}", args.input.display())))?;
     drop(bytes);
-    let new = args.generate.unwrap_or(0);
     check_room(session, &inputs, new, args.generate.is_some() || args.probs)?;
 
     let longest = inputs.rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
@@ -169,102 +195,90 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
     let copies = generation.beams.map_or(generation.returned, |b| b.beams);
     let at_once = match m.kind {
         Kind::Encoder => inputs.rows.len(),
-        Kind::Decoder => inputs
+        Kind::Decoder | Kind::EncoderDecoder => inputs
             .rows
             .len()
             .min((m.limits.max_seqs as usize / copies).max(1)),
     };
     let sequences = match m.kind {
         Kind::Encoder => 0,
-        Kind::Decoder => at_once * copies,
+        Kind::Decoder | Kind::EncoderDecoder => at_once * copies,
     };
     let mut engine = session.engine(sequences, longest.saturating_add(new), args.hidden_states)?;
     let mut sink = create_file(session, args, &inputs, generation.returned)?;
-    let logits = engine.output("logits");
-    // Samplers hold rows of the vocabulary: only where tokens are wanted.
+    run.longest = longest + new;
     let wants_tokens = args.generate.is_some() || args.probs;
-    let mut run = Run {
-        logits: logits.unwrap_or(0),
-        vocab: logits.map_or(0, |o| m.outputs[o].width as usize),
-        longest: longest + new,
-        new,
-        eos: &eos,
-        generation: &generation,
-        continues: args.generate.is_some(),
-        probs: args.probs,
-        texts: Vec::new(),
-        scores: Vec::new(),
-    };
     for (group, rows) in inputs.rows.chunks(at_once.max(1)).enumerate() {
         let first = group * at_once;
+        let seqs = open_rows(&mut engine, rows)?;
         if wants_tokens {
-            run.rows(&mut engine, &mut sink, rows, first)?;
+            run.rows(&mut engine, &mut sink, (rows, seqs), first)?;
         } else {
-            forward(&mut engine, &mut sink, rows, first)?;
+            forward(&mut engine, &mut sink, rows, &seqs, first)?;
+            seqs.into_iter().flatten().for_each(|seq| engine.close(seq));
         }
     }
-    // All rows are as wide as the longest; the rest is the pad id.
-    let Run {
-        mut texts, scores, ..
-    } = run;
-    let fill = match generation.beams {
-        // A search fills with an end token where the pad id is 0, as Hugging Face's does.
-        Some(_) if m.tokens.pad == 0 => eos.first().copied().unwrap_or(0),
-        _ => m.tokens.pad,
-    };
-    let width = texts.iter().map(Vec::len).max().unwrap_or(0);
-    texts
-        .iter_mut()
-        .for_each(|r| r.resize(width, i64::from(fill)));
-    sink.write_scores(&scores);
-    sink.file.finish(&texts)
+    run.finish(sink, &m.tokens, None)
 }
 
-/// What a group of rows needs for a run: sequences for decoders.
-fn open_rows<'r>(
-    engine: &mut Engine<'_>,
-    rows: &'r [Row],
-) -> Result<(Vec<Option<SeqId>>, Vec<Work<'r>>)> {
-    let m = engine.manifest();
-    let wants_rows = m.outputs.iter().any(|o| o.per == Per::Row);
+/// A sequence for each row, where the model has any.
+fn open_rows(engine: &mut Engine<'_>, rows: &[Row]) -> Result<Vec<Option<SeqId>>> {
     let mut seqs = Vec::with_capacity(rows.len());
     for _ in rows {
-        seqs.push(match m.kind {
+        seqs.push(match engine.manifest().kind {
             Kind::Encoder => None,
-            Kind::Decoder => Some(engine.open()?),
+            Kind::Decoder | Kind::EncoderDecoder => Some(engine.open()?),
         });
     }
+    Ok(seqs)
+}
+
+/// All that the main entry gives for rows.
+pub(crate) fn works<'r>(
+    engine: &Engine<'_>,
+    rows: &'r [Row],
+    seqs: &[Option<SeqId>],
+) -> Vec<Work<'r>> {
+    let wants_rows = engine.manifest().outputs.iter().any(|o| o.per == Per::Row);
     let work = |(row, &seq): (&'r Row, &Option<SeqId>)| Work {
         seq,
         ids: &row.ids,
         types: &row.types,
         rows: if wants_rows { Rows::All } else { Rows::None },
     };
-    let works = rows.iter().zip(&seqs).map(work).collect();
-    Ok((seqs, works))
+    rows.iter().zip(seqs).map(work).collect()
 }
 
 /// Runs rows and writes what the model gives.
-fn forward(engine: &mut Engine<'_>, sink: &mut Sink, rows: &[Row], first: usize) -> Result<()> {
-    let (seqs, works) = open_rows(engine, rows)?;
+pub(crate) fn forward(
+    engine: &mut Engine<'_>,
+    sink: &mut Sink,
+    rows: &[Row],
+    seqs: &[Option<SeqId>],
+    first: usize,
+) -> Result<()> {
+    let (works, entry) = (works(engine, rows, seqs), engine.manifest().entry);
     engine.run(&works, &mut |view| {
-        sink.take(view, rows, first);
+        sink.take(entry, view, rows, first);
         Ok(())
-    })?;
-    seqs.into_iter().flatten().for_each(|seq| engine.close(seq));
-    Ok(())
+    })
 }
 
+/// Rows of a group and their sequences.
+type Group<'r> = (&'r [Row], Vec<Option<SeqId>>);
+
 /// Tokens behind rows.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     logits: usize,
     vocab: usize,
     /// Tokens of the longest sequence to be.
-    longest: usize,
+    pub longest: usize,
     /// New tokens.
-    new: usize,
+    pub new: usize,
     eos: &'a [u32],
-    generation: &'a Generation,
+    pub generation: &'a Generation,
+    /// Whether the file gets what the rows themselves give.
+    pub writes: bool,
     continues: bool,
     probs: bool,
     /// New tokens of each text.
@@ -274,12 +288,38 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs rows, the first of which is row `first` of the file, and continues them.
-    fn rows(
+    /// Sequences that one row of the input needs.
+    pub fn copies(&self) -> usize {
+        let beams = self.generation.beams.map(|b| b.beams);
+        beams.unwrap_or(self.generation.returned)
+    }
+
+    /// Writes the texts, behind a `start` token where there is one: all as wide as the longest.
+    pub fn finish(self, mut sink: Sink, tokens: &SpecialTokens, start: Option<u32>) -> Result<()> {
+        let fill = match self.generation.beams {
+            // A search fills with an end token where the pad id is 0, as Hugging Face's does.
+            Some(_) if tokens.pad == 0 => self.eos.first().copied().unwrap_or(0),
+            _ => tokens.pad,
+        };
+        let mut texts = self.texts;
+        let width = texts.iter().map(Vec::len).max().unwrap_or(0);
+        for text in &mut texts {
+            text.resize(width, i64::from(fill));
+            if let Some(start) = start {
+                text.insert(0, i64::from(start));
+            }
+        }
+        sink.write_scores(&self.scores);
+        sink.file.finish(&texts)
+    }
+
+    /// Runs rows, the first of which is row `first` of the file, and continues them; closes their
+    /// sequences.
+    pub fn rows(
         &mut self,
         engine: &mut Engine<'_>,
         sink: &mut Sink,
-        rows: &[Row],
+        rows: Group<'_>,
         first: usize,
     ) -> Result<()> {
         match self.generation.beams {
@@ -300,16 +340,18 @@ impl Run<'_> {
         &mut self,
         engine: &mut Engine<'_>,
         sink: &mut Sink,
-        rows: &[Row],
+        (rows, seqs): Group<'_>,
         first: usize,
         params: BeamParams,
     ) -> Result<()> {
-        let (seqs, works) = open_rows(engine, rows)?;
+        let (works, entry) = (works(engine, rows, &seqs), engine.manifest().entry);
         let prompts = rows.iter().map(as_tokens).collect();
         let sampler = self.sampler(first as u64).keeping(1 + self.eos.len());
         let mut search = BeamSearch::new(params, sampler, self.eos, prompts, self.new);
         engine.run(&works, &mut |view| {
-            sink.take(view, rows, first);
+            if self.writes {
+                sink.take(entry, view, rows, first);
+            }
             for span in view.spans.iter().filter(|s| s.last && s.rows > 0) {
                 let row = view.row(self.logits, span.row + span.rows - 1);
                 search.first(span.work, row)?;
@@ -332,11 +374,11 @@ impl Run<'_> {
         &mut self,
         engine: &mut Engine<'_>,
         sink: &mut Sink,
-        rows: &[Row],
+        (rows, seqs): Group<'_>,
         first: usize,
     ) -> Result<()> {
         let copies = self.generation.returned;
-        let (seqs, works) = open_rows(engine, rows)?;
+        let (works, entry) = (works(engine, rows, &seqs), engine.manifest().entry);
         let mut samplers: Vec<Sampler> = Vec::with_capacity(rows.len() * copies);
         for (r, row) in rows.iter().enumerate() {
             for c in 0..copies {
@@ -347,7 +389,9 @@ impl Run<'_> {
         }
         let mut next: Vec<Vec<u32>> = vec![Vec::new(); samplers.len()];
         engine.run(&works, &mut |view| {
-            sink.take(view, rows, first);
+            if self.writes {
+                sink.take(entry, view, rows, first);
+            }
             for span in view.spans.iter().filter(|s| s.last && s.rows > 0) {
                 let row = view.row(self.logits, span.row + span.rows - 1);
                 let texts = span.work * copies..(span.work + 1) * copies;
@@ -546,9 +590,14 @@ fn create_file(
         .generate
         .map(|n| ("generated_ids".to_owned(), vec![texts, n]));
     let file = TensorFile::create(&args.output, ids, specs)?;
+    let part = |(source, width)| Part {
+        entry: m.entry,
+        source,
+        width,
+        columns: s,
+    };
     Ok(Sink {
         file,
-        sources,
-        columns: s,
+        parts: sources.into_iter().map(part).collect(),
     })
 }

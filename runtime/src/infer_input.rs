@@ -75,25 +75,100 @@ fn grid(tensors: &SafeTensors<'_>, name: &'static str) -> Result<Option<Grid>> {
     }))
 }
 
+/// The inputs of an encoder-decoder, of as many rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// No row of it is empty.
+    pub source: Inputs,
+    pub text: Option<Inputs>,
+}
+
 /// Reads the inputs of a text model.
 pub fn read(bytes: &[u8], manifest: &Manifest) -> Result<Inputs> {
-    let tensors = SafeTensors::deserialize(bytes)
-        .map_err(|e| wrong(format!("this is no safetensors file: {e}")))?;
     const KNOWN: [&str; 4] = [
         "input_ids",
         "attention_mask",
         "token_type_ids",
         "position_ids",
     ];
-    let mut names = tensors.names();
-    names.sort_unstable();
-    if let Some(name) = names.iter().find(|n| !KNOWN.contains(*n)) {
+    inputs(&open(bytes, &KNOWN)?, manifest)
+}
+
+/// Reads the inputs of an encoder-decoder.
+pub fn read_pair(bytes: &[u8], manifest: &Manifest) -> Result<Pair> {
+    let tensors = open(bytes, &["input_ids", "attention_mask", "decoder_input_ids"])?;
+    let source = inputs(&tensors, manifest)?;
+    if let Some(row) = source.rows.iter().position(|row| row.ids.is_empty()) {
+        let what = format!("row {row} of `input_ids` is masked wholly: there is no source");
+        return Err(wrong(what));
+    }
+    let Some(ids) = grid(&tensors, "decoder_input_ids")? else {
+        return Ok(Pair { source, text: None });
+    };
+    within(&ids, manifest.vocab_size, "ids are from 0 to below")?;
+    let (rows, limit) = (ids.values.len() / ids.columns, manifest.limits.max_context);
+    if rows != source.rows.len() {
         return Err(wrong(format!(
-            "this model takes no tensor `{name}`: it takes {}",
-            KNOWN.join(", ")
+            "`decoder_input_ids` has {rows} rows, `input_ids` has {}",
+            source.rows.len()
         )));
     }
-    let Some(ids) = grid(&tensors, "input_ids")? else {
+    if ids.columns > limit as usize {
+        return Err(wrong(format!(
+            "`decoder_input_ids` has {} tokens a row, this model takes {limit}",
+            ids.columns
+        )));
+    }
+    let row = |ids: &[i64]| Row {
+        ids: ids.iter().map(|&id| id as i32).collect(),
+        types: Vec::new(),
+        columns: (0..ids.len()).collect(),
+    };
+    let text = Inputs {
+        rows: ids.values.chunks(ids.columns).map(row).collect(),
+        columns: ids.columns,
+    };
+    Ok(Pair {
+        source,
+        text: Some(text),
+    })
+}
+
+/// The tensors of a file that holds no others than `known`.
+fn open<'b>(bytes: &'b [u8], known: &[&str]) -> Result<SafeTensors<'b>> {
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|e| wrong(format!("this is no safetensors file: {e}")))?;
+    let mut names = tensors.names();
+    names.sort_unstable();
+    match names.iter().find(|n| !known.contains(*n)) {
+        None => Ok(tensors),
+        Some(name) => Err(wrong(format!(
+            "this model takes no tensor `{name}`: it takes {}",
+            known.join(", ")
+        ))),
+    }
+}
+
+/// Every value is from 0 to below `limit`.
+fn within(g: &Grid, limit: u32, what: &str) -> Result<()> {
+    match g
+        .values
+        .iter()
+        .position(|v| !(0..i64::from(limit)).contains(v))
+    {
+        Some(i) => Err(wrong(format!(
+            "`{}` holds {} at [{}, {}]; {what} {limit}",
+            g.name,
+            g.values[i],
+            i / g.columns,
+            i % g.columns
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn inputs(tensors: &SafeTensors<'_>, manifest: &Manifest) -> Result<Inputs> {
+    let Some(ids) = grid(tensors, "input_ids")? else {
         return Err(wrong("the tensor `input_ids` is missing".into()));
     };
     let same_shape = |other: Option<Grid>| match other {
@@ -109,28 +184,12 @@ pub fn read(bytes: &[u8], manifest: &Manifest) -> Result<Inputs> {
         }
         other => Ok(other),
     };
-    let within = |g: &Grid, limit: u32, what: &str| -> Result<()> {
-        match g
-            .values
-            .iter()
-            .position(|v| !(0..i64::from(limit)).contains(v))
-        {
-            Some(i) => Err(wrong(format!(
-                "`{}` holds {} at [{}, {}]; {what} {limit}",
-                g.name,
-                g.values[i],
-                i / g.columns,
-                i % g.columns
-            ))),
-            None => Ok(()),
-        }
-    };
     within(&ids, manifest.vocab_size, "ids are from 0 to below")?;
-    let mask = same_shape(grid(&tensors, "attention_mask")?)?;
+    let mask = same_shape(grid(tensors, "attention_mask")?)?;
     if let Some(mask) = &mask {
         within(mask, 2, "a mask holds 0 and 1, below")?;
     }
-    let types = same_shape(grid(&tensors, "token_type_ids")?)?;
+    let types = same_shape(grid(tensors, "token_type_ids")?)?;
     if let Some(types) = &types {
         within(
             types,
@@ -138,7 +197,7 @@ pub fn read(bytes: &[u8], manifest: &Manifest) -> Result<Inputs> {
             "this model's token types are below",
         )?;
     }
-    let positions = same_shape(grid(&tensors, "position_ids")?)?;
+    let positions = same_shape(grid(tensors, "position_ids")?)?;
 
     let columns = ids.columns;
     let mut rows = Vec::new();
@@ -166,6 +225,7 @@ pub fn read(bytes: &[u8], manifest: &Manifest) -> Result<Inputs> {
         let limit = match manifest.kind {
             Kind::Encoder => limits.max_context.min(limits.max_tokens),
             Kind::Decoder => limits.max_context,
+            Kind::EncoderDecoder => manifest.source_limit(),
         };
         if row.ids.len() > limit as usize {
             return Err(wrong(format!(

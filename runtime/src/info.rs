@@ -33,6 +33,7 @@ fn memory(session: &Session<'_>) -> Memory {
     let plan = KvPlan {
         sequences: 1,
         tokens: m.limits.max_context as usize,
+        source: session.max_source(),
     };
     Memory {
         weights: m.weight_bytes,
@@ -41,7 +42,7 @@ fn memory(session: &Session<'_>) -> Memory {
         kv: m
             .kv
             .iter()
-            .map(|c| reserved_bytes(c, &m.limits, plan))
+            .map(|c| reserved_bytes(c, &m.widest(), plan))
             .sum(),
     }
 }
@@ -97,6 +98,7 @@ fn describe(session: &Session<'_>) -> Value {
                     "v_width": c.v_width,
                     "window": c.window,
                     "scratch": c.scratch,
+                    "source": c.source,
                     "page_tokens": PAGE_TOKENS,
                     "bytes_per_token": c.page_bytes * u64::from(c.slots) / PAGE_TOKENS as u64,
                 })
@@ -130,6 +132,14 @@ fn describe(session: &Session<'_>) -> Value {
             "kv_full_context": mem.kv,
             "total": mem.weights + mem.activations + mem.scratch + mem.kv,
         },
+        "entries": m.entries().iter().map(|e| json!({
+            "entry": e.entry,
+            "layers": e.layers,
+            "step_tokens": e.limits.max_tokens,
+            "context": e.limits.max_context,
+            "inputs": e.inputs.iter().map(|i| json!({"name": i.name, "width": i.width})).collect::<Vec<_>>(),
+            "outputs": e.outputs.iter().map(|o| json!({"name": o.name, "per": o.per, "width": o.width})).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "outputs": m.outputs.iter().map(|o| json!({"name": o.name, "per": o.per, "width": o.width})).collect::<Vec<_>>(),
         "tokens": {"bos": m.tokens.bos, "eos": m.tokens.eos, "pad": m.tokens.pad},
         "chat_template": m.chat_template.is_some(),
@@ -212,7 +222,11 @@ fn table(session: &Session<'_>) -> String {
     for c in &m.kv {
         let per_token = c.page_bytes * u64::from(c.slots) / PAGE_TOKENS as u64;
         let window = c.window.map_or(String::new(), |w| format!(", window {w}"));
-        let kind = if c.scratch { ", for one step only" } else { "" };
+        let kind = match (c.scratch, c.source) {
+            (true, _) => ", for one step only",
+            (false, true) => ", of the source",
+            (false, false) => "",
+        };
         let layers = format!("{} layers × {} heads", c.slots, c.kv_heads);
         lines.push((
             "kv cache",
@@ -227,6 +241,7 @@ fn table(session: &Session<'_>) -> String {
     let full = match m.kind {
         Kind::Decoder => "KV cache of one full context",
         Kind::Encoder => "attention",
+        Kind::EncoderDecoder => "KV caches of one full source and context",
     };
     lines.push((
         "memory",

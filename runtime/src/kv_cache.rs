@@ -7,7 +7,8 @@
 //! sequences that count it in `refs`, and is written by a sequence only while that is 1 (a shared
 //! page that would be written is copied first); in classes with a window, pages wholly behind it
 //! are freed and their table entries never read; classes marked `scratch` own no page between
-//! steps. No allocation after [`KvCache::new`], forks aside.
+//! steps; those marked `source` hold what an encoder has left of a sequence's source, which is shared by
+//! forks and never grows. No allocation after [`KvCache::new`], forks aside.
 //! Not here: what is in a page; kernels know.
 
 use crate::memory::Region;
@@ -15,12 +16,14 @@ use crate::{Error, Result};
 use llmc_abi::{KvClass, KvState, Limits, PAGE_TOKENS};
 
 /// How much cache a task may need: the bound of the virtual reservation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvPlan {
     /// Sequences open at once.
     pub sequences: usize,
     /// Tokens of the longest one.
     pub tokens: usize,
+    /// Tokens of the longest source; 0 where the model has none.
+    pub source: usize,
 }
 
 /// An open sequence.
@@ -53,6 +56,8 @@ struct Sequence {
     open: bool,
     /// Tokens in the cache.
     len: usize,
+    /// Tokens of the source.
+    source: usize,
     tables: Vec<Table>,
 }
 
@@ -93,7 +98,16 @@ fn class_pages(class: &KvClass, limits: &Limits, plan: KvPlan) -> usize {
         // Every sequence of a step may end in a page that it does not fill.
         (limits.max_tokens as usize).div_ceil(PAGE_TOKENS) + limits.max_seqs as usize
     } else {
-        plan.sequences * pages_per_sequence(class, limits, plan.tokens)
+        plan.sequences * pages_per_sequence(class, limits, longest(class, limits, plan))
+    }
+}
+
+/// Tokens of the longest sequence that a class may hold.
+fn longest(class: &KvClass, limits: &Limits, plan: KvPlan) -> usize {
+    match (class.scratch, class.source) {
+        (true, _) => limits.max_tokens as usize,
+        (false, true) => plan.source,
+        (false, false) => plan.tokens,
     }
 }
 
@@ -103,11 +117,7 @@ impl KvCache {
         let max_seqs = limits.max_seqs as usize;
         let build = |info: &KvClass| -> Result<Class> {
             let pages = class_pages(info, limits, plan);
-            let longest = if info.scratch {
-                limits.max_tokens as usize
-            } else {
-                plan.tokens
-            };
+            let longest = longest(info, limits, plan);
             let table_stride = longest.div_ceil(PAGE_TOKENS).max(1);
             let memory = Region::new(reserved_bytes(info, limits, plan), "the KV cache")?;
             Ok(Class {
@@ -140,6 +150,7 @@ impl KvCache {
         let sequence = || Sequence {
             open: false,
             len: 0,
+            source: 0,
             tables: classes.iter().map(table).collect(),
         };
         let sequences = (0..plan.sequences).map(|_| sequence()).collect();
@@ -166,6 +177,7 @@ impl KvCache {
         let sequence = &mut self.sequences[index];
         sequence.open = true;
         sequence.len = 0;
+        sequence.source = 0;
         Ok(SeqId(index as u32))
     }
 
@@ -184,13 +196,52 @@ impl KvCache {
             self.sequences[seq.0 as usize].tables[index] = from;
         }
         self.sequences[fork.0 as usize].len = self.len(seq);
+        self.sequences[fork.0 as usize].source = self.source_len(seq);
         Ok(fork)
     }
 
     /// Closes a sequence and gives its pages back.
     pub fn close(&mut self, seq: SeqId) {
         self.truncate(seq, 0);
+        self.drop_source(seq);
         self.sequences[seq.0 as usize].open = false;
+    }
+
+    /// Tokens of a sequence's source.
+    pub fn source_len(&self, seq: SeqId) -> usize {
+        self.sequences[seq.0 as usize].source
+    }
+
+    /// Makes room for a source of `tokens` tokens, in place of the one that the sequence had; those
+    /// that share the old one keep it.
+    pub fn reserve_source(&mut self, seq: SeqId, tokens: usize) -> Result<()> {
+        self.drop_source(seq);
+        let sequence = &mut self.sequences[seq.0 as usize];
+        for (class, table) in self.classes.iter_mut().zip(&mut sequence.tables) {
+            if !class.info.source {
+                continue;
+            }
+            let wanted = tokens.div_ceil(PAGE_TOKENS);
+            if wanted > class.table_stride {
+                return Err(class.full());
+            }
+            while table.pages.len() < wanted {
+                let page = class.take()?;
+                table.pages.push(page);
+            }
+        }
+        sequence.source = tokens;
+        Ok(())
+    }
+
+    fn drop_source(&mut self, seq: SeqId) {
+        let sequence = &mut self.sequences[seq.0 as usize];
+        for (class, table) in self.classes.iter_mut().zip(&mut sequence.tables) {
+            if class.info.source {
+                table.pages.drain(..).for_each(|page| class.release(page));
+            }
+        }
+        sequence.source = 0;
     }
 
     /// Tokens that a sequence has in the cache.
@@ -219,6 +270,9 @@ impl KvCache {
             return false;
         }
         for (class, table) in self.classes.iter_mut().zip(&mut sequence.tables) {
+            if class.info.source {
+                continue;
+            }
             let keep = len.div_ceil(PAGE_TOKENS);
             while table.pages.len() > keep {
                 let index = table.pages.len() - 1;
@@ -240,7 +294,7 @@ impl KvCache {
         let sequence = &mut self.sequences[seq.0 as usize];
         let past = sequence.len;
         for (class, table) in self.classes.iter_mut().zip(&mut sequence.tables) {
-            if class.info.scratch {
+            if class.info.scratch || class.info.source {
                 continue;
             }
             let needed = first_needed(&class.info, past).min(table.pages.len());
@@ -285,7 +339,7 @@ impl KvCache {
     }
 
     /// Puts the tables of the sequence at `index` of the batch in place; `seq` is none for
-    /// sequences that live in scratch classes only, `tokens` is its length after the step.
+    /// sequences that live in scratch classes only, `tokens` is how many these hold of it.
     pub fn stage(&mut self, index: usize, seq: Option<SeqId>, tokens: usize) -> Result<()> {
         for (c, class) in self.classes.iter_mut().enumerate() {
             let at = index * class.table_stride;
@@ -372,6 +426,7 @@ mod tests {
             page_bytes: 256,
             window,
             scratch,
+            source: false,
         }
     }
 
@@ -385,7 +440,13 @@ mod tests {
     }
 
     fn cache(classes: &[KvClass], sequences: usize, tokens: usize) -> KvCache {
-        KvCache::new(classes, &limits(), KvPlan { sequences, tokens }).unwrap()
+        let source = 200;
+        let plan = KvPlan {
+            sequences,
+            tokens,
+            source,
+        };
+        KvCache::new(classes, &limits(), plan).unwrap()
     }
 
     fn grow(kv: &mut KvCache, seq: SeqId, tokens: usize) {
@@ -467,6 +528,35 @@ mod tests {
         assert!(kv.truncate(a, 0));
         assert_eq!(kv.used_pages(), [0, 0]);
         grow(&mut kv, a, 128);
+    }
+
+    #[test]
+    fn sources_are_shared_and_do_not_grow() {
+        let source = KvClass {
+            source: true,
+            ..class("cross", None, false)
+        };
+        let mut kv = cache(&[class("own", None, false), source], 3, 256);
+        let a = kv.open().unwrap();
+        kv.reserve_source(a, 130).unwrap();
+        assert_eq!((kv.used_pages(), kv.source_len(a)), (vec![0, 3], 130));
+        grow(&mut kv, a, 65);
+        let b = kv.fork(a).unwrap();
+        grow(&mut kv, b, 1);
+        assert_eq!((kv.used_pages(), kv.source_len(b)), (vec![3, 3], 130));
+        // A sequence that starts again keeps its source; one that gets another leaves it to the rest.
+        assert!(kv.truncate(a, 0));
+        assert_eq!((kv.used_pages(), kv.source_len(a)), (vec![2, 3], 130));
+        kv.reserve_source(a, 64).unwrap();
+        assert_eq!((kv.used_pages()[1], kv.source_len(b)), (4, 130));
+        kv.close(b);
+        assert_eq!(kv.used_pages(), [0, 1]);
+        let e = kv.reserve_source(a, 257).unwrap_err();
+        assert!(matches!(e, Error::KvFull { .. }), "{e}");
+        kv.close(a);
+        assert_eq!(kv.used_pages(), [0, 0]);
+        let c = kv.open().unwrap();
+        assert_eq!(kv.source_len(c), 0);
     }
 
     #[test]

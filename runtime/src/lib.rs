@@ -29,6 +29,7 @@ pub mod generation_flags;
 pub mod image;
 pub mod infer;
 pub mod infer_input;
+pub mod infer_pair;
 pub mod info;
 pub mod interrupt;
 pub mod kv_cache;

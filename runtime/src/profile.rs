@@ -3,7 +3,7 @@
 //! Input: sizes. Output: a line, or a JSON line, for each phase of reading a prompt (`pp512`) and of
 //! generating tokens one by one behind it (`tg64`): calls, time, its share, how much of it is waiting
 //! for other threads, bytes and GB/s, operations and their rate; before them this machine's peaks.
-//! Encoders read one input, with everything that they give out.
+//! Encoder-decoders read a source (`enc512`) and generate about it. Encoders read one input, with everything that they give out.
 //!
 //! What steps do not spend in phases (building batches, waking threads) is the phase `outside`.
 
@@ -13,7 +13,7 @@ use crate::peaks::{self, Peaks};
 use crate::recorder::{Measured, Recorder};
 use crate::session::Session;
 use crate::{Error, Result};
-use llmc_abi::{Arithmetic, Kind, Per};
+use llmc_abi::{Arithmetic, Entry, Kind, Per};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Instant;
@@ -44,10 +44,16 @@ struct Test {
 pub fn profile(session: &Session<'_>, args: &ProfileArgs, out: &mut dyn Write) -> Result<()> {
     let m = session.manifest;
     let limit = match m.kind {
-        Kind::Decoder => m.limits.max_context as usize,
+        Kind::Decoder | Kind::EncoderDecoder => m.limits.max_context as usize,
         Kind::Encoder => session.max_input(),
     };
     let (prompt, new) = sizes(args, limit, m.kind)?;
+    if m.kind == Kind::EncoderDecoder && !(1..=session.max_source()).contains(&prompt) {
+        return Err(Error::Usage(format!(
+            "-p {prompt}: a source has 1 to {} tokens",
+            session.max_source()
+        )));
+    }
     let peaks = peaks::measure(session.threads);
     let written = |e| Error::io("standard output", e);
     tell_peaks(&peaks, session.threads, args.json, out).map_err(written)?;
@@ -66,7 +72,7 @@ fn sizes(args: &ProfileArgs, limit: usize, kind: Kind) -> Result<(usize, usize)>
     let left = args.prompt.map_or(limit / 2, |p| limit.saturating_sub(p));
     let new = match kind {
         Kind::Encoder => 0,
-        Kind::Decoder => args.new.unwrap_or(left.min(64)),
+        Kind::Decoder | Kind::EncoderDecoder => args.new.unwrap_or(left.min(64)),
     };
     let prompt = args.prompt.unwrap_or(limit.saturating_sub(new).min(512));
     match prompt.saturating_add(new) {
@@ -80,7 +86,7 @@ fn sizes(args: &ProfileArgs, limit: usize, kind: Kind) -> Result<(usize, usize)>
 
 fn tests(session: &Session<'_>, prompt: usize, new: usize) -> Result<Vec<Test>> {
     let m = session.manifest;
-    let decoder = m.kind == Kind::Decoder;
+    let decoder = m.kind != Kind::Encoder;
     let head = m.outputs.iter().any(|o| o.per == Per::Row);
     let vocab = m.vocab_size.max(1) as usize;
     let ids: Vec<i32> = (0..prompt + new)
@@ -100,11 +106,11 @@ fn tests(session: &Session<'_>, prompt: usize, new: usize) -> Result<Vec<Test>> 
     // The first round warms up.
     for round in 0..2 {
         let seq = if decoder { Some(engine.open()?) } else { None };
-        let mut recorded = |name: String, ids: &[i32], step: usize| -> Result<()> {
+        let mut recorded = |name: String, entry, ids: &[i32], step: usize| -> Result<()> {
             if ids.is_empty() {
                 return Ok(());
             }
-            let (seconds, phases) = measure(session, &mut engine, seq, ids, step, rows)?;
+            let (seconds, phases) = measure(session, &mut engine, seq, (entry, ids), step, rows)?;
             if round == 1 {
                 tests.push(Test {
                     name,
@@ -115,8 +121,11 @@ fn tests(session: &Session<'_>, prompt: usize, new: usize) -> Result<Vec<Test>> 
             }
             Ok(())
         };
-        recorded(format!("pp{prompt}"), read, read.len())?;
-        recorded(format!("tg{new}"), fed, 1)?;
+        match m.other(Entry::Encode) {
+            Some(_) => recorded(format!("enc{prompt}"), Entry::Encode, read, read.len())?,
+            None => recorded(format!("pp{prompt}"), m.entry, read, read.len())?,
+        }
+        recorded(format!("tg{new}"), m.entry, fed, 1)?;
         if let Some(seq) = seq {
             engine.close(seq);
         }
@@ -124,12 +133,12 @@ fn tests(session: &Session<'_>, prompt: usize, new: usize) -> Result<Vec<Test>> 
     Ok(tests)
 }
 
-/// Runs `ids`, `step` of them at a time: seconds, and the phases.
+/// Runs `ids` through an entry, `step` of them at a time: seconds, and the phases.
 fn measure(
     session: &Session<'_>,
     engine: &mut Engine<'_>,
     seq: Option<SeqId>,
-    ids: &[i32],
+    (entry, ids): (Entry, &[i32]),
     step: usize,
     rows: Rows,
 ) -> Result<(f64, Vec<(String, Measured)>)> {
@@ -141,9 +150,9 @@ fn measure(
             seq,
             ids,
             types: &[],
-            rows,
+            rows: if entry == m.entry { rows } else { Rows::None },
         };
-        engine.run(&[work], &mut |_| Ok(()))?;
+        engine.run_of(entry, &[work], &[], &mut |_| Ok(()))?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let measured = engine.record(None).map_or(Vec::new(), |r| r.measured());

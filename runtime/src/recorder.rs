@@ -40,6 +40,17 @@ pub struct Measured {
     pub operations: BTreeMap<Arithmetic, u64>,
 }
 
+/// A sequence of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keys {
+    /// Tokens of the step.
+    pub new: u64,
+    /// Those, and the past ones.
+    pub keys: u64,
+    /// Tokens of its source.
+    pub source: u64,
+}
+
 /// Measures steps of one engine.
 pub struct Recorder {
     lanes: Vec<Lane>,
@@ -75,13 +86,13 @@ impl Recorder {
         (Some(mark), self.lanes.as_mut_ptr().cast())
     }
 
-    /// Ends a step of `n` tokens, `r` rows and sequences of (new tokens, keys).
+    /// Ends a step of `n` tokens, `r` rows and these sequences.
     pub(crate) fn finish(
         &mut self,
         manifest: &Manifest,
         n: u64,
         r: u64,
-        sequences: impl Iterator<Item = (u64, u64)> + Clone,
+        sequences: impl Iterator<Item = Keys> + Clone,
     ) {
         let Some(first) = self.lanes.first() else {
             return;
@@ -116,9 +127,13 @@ impl Recorder {
                         window,
                         operations,
                     } => {
-                        let seen = sequences.clone().map(|s| visible(s, causal, window));
-                        let (pairs, keys) = seen.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
                         let class = manifest.kv.get(class as usize);
+                        let source = class.is_some_and(|c| c.source && !causal);
+                        let seen = sequences.clone().map(|s| {
+                            let keys = if source { s.source } else { s.keys };
+                            visible((s.new, keys), causal, window)
+                        });
+                        let (pairs, keys) = seen.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
                         let page = class.map_or(0, |c| c.page_bytes);
                         let bytes = keys * page / PAGE_TOKENS as u64;
                         (Arithmetic::F32, pairs * operations, bytes)
@@ -236,7 +251,12 @@ mod tests {
                     }
                 }
             }
-            recorder.finish(&manifest, 3, rows, [(1, 4), (2, 2)].into_iter());
+            let keys = |new, keys| Keys {
+                new,
+                keys,
+                source: 9,
+            };
+            recorder.finish(&manifest, 3, rows, [keys(1, 4), keys(2, 2)].into_iter());
         }
         let [sum] = recorder.measured().try_into().unwrap();
         assert_eq!(sum.calls, 4);

@@ -17,7 +17,8 @@ pub struct Session<'a> {
     /// The compiled tokenizer.
     pub tokenizer: &'a [u8],
     pub weights: &'a [u8],
-    pub step: StepFn,
+    /// Of `Manifest::entries`, in order.
+    pub steps: &'a [StepFn],
     /// Index of the chosen level in `Manifest::levels`.
     pub level: usize,
     pub threads: u32,
@@ -34,11 +35,15 @@ impl<'a> Session<'a> {
     pub fn engine(&self, sequences: usize, tokens: usize, taps: bool) -> Result<Engine<'a>> {
         let model = Compiled {
             manifest: self.manifest,
-            step: self.step,
+            steps: self.steps,
             weights: self.weights,
         };
         let tokens = tokens.min(self.manifest.limits.max_context as usize);
-        let plan = KvPlan { sequences, tokens };
+        let plan = KvPlan {
+            sequences,
+            tokens,
+            source: self.max_source(),
+        };
         let engine = Engine::new(
             model,
             EngineOptions {
@@ -71,7 +76,7 @@ impl<'a> Session<'a> {
 
     /// True for models that continue texts.
     pub fn generates(&self) -> bool {
-        self.manifest.kind == Kind::Decoder
+        self.manifest.kind != Kind::Encoder
             && self.manifest.outputs.iter().any(|o| o.name == "logits")
     }
 
@@ -93,12 +98,18 @@ impl<'a> Session<'a> {
         let limit = match m.kind {
             Kind::Encoder => m.limits.max_context.min(m.limits.max_tokens),
             Kind::Decoder => m.limits.max_context,
+            Kind::EncoderDecoder => m.source_limit(),
         };
         (if m.max_input_tokens == 0 {
             limit
         } else {
             limit.min(m.max_input_tokens)
         }) as usize
+    }
+
+    /// Longest source in tokens; 0 for models that have none.
+    pub fn max_source(&self) -> usize {
+        self.manifest.source_limit() as usize
     }
 
     /// Prints a line on standard error unless `--quiet`.

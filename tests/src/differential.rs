@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use llmc::{CompileOptions, Observer, compile};
+use llmc_frontend::Kind;
 use llmc_ir::eval::{
     Evaluator,
     batch::Batch,
+    encoder_decoder,
     infer::{InferOptions, infer},
 };
 use llmc_passes::{Manager, Precision, Quant, pipeline};
@@ -79,14 +81,33 @@ impl Compared<'_> {
             hidden_states: true,
             ..InferOptions::default()
         };
-        let expected = infer(&mut evaluator, &batch, &options).unwrap();
+        // Texts of another length than their sources.
+        let columns = rows.iter().map(Vec::len).min().unwrap().div_ceil(2);
+        let texts: Vec<i64> = rows.iter().flat_map(|row| row[..columns].to_vec()).collect();
+        let expected = match model.kind {
+            Kind::EncoderDecoder => {
+                let text = Batch {
+                    rows: rows.len(),
+                    len: columns,
+                    ids: texts.iter().map(|&i| i as i32).collect(),
+                    ..Batch::default()
+                };
+                encoder_decoder::infer(&mut evaluator, &batch, Some(&text), 0, &options)
+            }
+            Kind::Decoder | Kind::Encoder => infer(&mut evaluator, &batch, &options),
+        };
+        let expected = expected.unwrap();
 
         let shape = [rows.len(), len];
         let mask = mask.into_iter().map(i64::from).collect();
-        let inputs = Tensors::from([
+        let mut inputs = Tensors::from([
             ("input_ids".to_string(), Tensor::i64(&shape, ids)),
             ("attention_mask".to_string(), Tensor::i64(&shape, mask)),
         ]);
+        if model.kind == Kind::EncoderDecoder {
+            let texts = Tensor::i64(&[rows.len(), columns], texts);
+            inputs.insert("decoder_input_ids".into(), texts);
+        }
         let found = self.execute(&exe, &inputs);
         let of = |(name, want): (&String, &llmc_ir::eval::Tensor)| match found.get(name) {
             None => Some(format!("{} {}: {name} is missing", self.name, self.level)),

@@ -156,7 +156,12 @@ impl Case {
     /// The inputs of a scenario (`single`, `batch`) under HF's names.
     pub fn inputs(&self, scenario: &str) -> Tensors {
         let prefix = format!("in.{scenario}.");
-        ["input_ids", "attention_mask", "token_type_ids"]
+        [
+            "input_ids",
+            "attention_mask",
+            "token_type_ids",
+            "decoder_input_ids",
+        ]
             .iter()
             .filter_map(|n| {
                 Some((
@@ -185,6 +190,16 @@ impl Case {
     pub fn is_padded_longrope(&self, scenario: &str) -> bool {
         let longrope = self.info["options"]["longrope"].as_bool().unwrap_or(false);
         longrope && matches!(scenario, "batch" | "eos_test")
+    }
+
+    /// Whether texts are about a source.
+    pub fn has_source(&self) -> bool {
+        self.tensors.contains_key("in.single.decoder_input_ids")
+    }
+
+    /// Whether the mask is that of the output's positions; texts about a source have none.
+    pub fn is_masked(&self, output: &str) -> bool {
+        !self.has_source() || output.starts_with("encoder_")
     }
 
     /// A scalar input: `pad_token_id`, `eos_test.eos_token_id`.

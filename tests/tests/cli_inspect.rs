@@ -108,6 +108,9 @@ fn well_known_configurations() {
         ("minilm-l6", "bert", 22_713_216),
         ("deberta-base", "deberta", 138_601_728),
         ("deberta-v3-base", "deberta-v2", 183_831_552),
+        ("t5-base", "t5", 222_903_552),
+        ("flan-t5-base", "t5", 247_577_856),
+        ("flan-t5-xl", "t5", 2_849_757_184),
     ] {
         let facts = inspect(&folder.join(format!("{name}.json")));
         assert_eq!(facts["family"], family, "{name}");

@@ -8,10 +8,7 @@ use llmc_tests::golden;
 
 /// The layer classes of a module, as text.
 fn layers(module: &Module) -> String {
-    let classes = module
-        .funcs
-        .iter()
-        .filter(|f| f.name != llmc_ir::module::ENTRY);
+    let classes = module.funcs.iter().filter(|f| f.entry().is_none());
     classes
         .map(|f| func_text(module, f))
         .collect::<Vec<_>>()
@@ -136,4 +133,10 @@ fn qwen3_moe() {
 #[test]
 fn qwen3() {
     snapshot("qwen3");
+}
+
+/// Encoder, what writes the source's keys and values, decoder.
+#[test]
+fn t5() {
+    snapshot("flan_t5");
 }

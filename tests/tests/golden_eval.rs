@@ -7,6 +7,7 @@ use llmc_ir::{
     eval::{
         Evaluator,
         batch::Batch,
+        encoder_decoder,
         infer::{InferOptions, InferOutput, infer},
     },
     stage, verify,
@@ -27,6 +28,17 @@ fn batch(case: &Case, scenario: &str) -> Batch {
         mask: ints("attention_mask").map(|m| m.into_iter().map(|m| m != 0).collect()),
         types: ints("token_type_ids").map(narrow),
     }
+}
+
+/// An encoder-decoder's texts.
+fn text(case: &Case, scenario: &str) -> Option<Batch> {
+    let ids = case.inputs(scenario).remove("decoder_input_ids")?;
+    Some(Batch {
+        rows: ids.shape[0],
+        len: ids.shape[1],
+        ids: ids.ints().iter().map(|&id| id as i32).collect(),
+        ..Batch::default()
+    })
 }
 
 /// The evaluator's outputs under HF's names.
@@ -61,7 +73,9 @@ fn check(case: &Case, module: &Module, source: &dyn TensorSource, at: &str, gene
     let scenarios = scenarios.into_iter().filter(|s| case.has(s));
     for scenario in scenarios {
         let new = case.outputs(scenario).find(|(n, _)| *n == "generated_ids");
-        let new = new.map(|(_, t)| t.shape[1]).filter(|_| generate);
+        // Texts about a source begin with the start token.
+        let start = usize::from(text(case, "single").is_some());
+        let new = new.map(|(_, t)| t.shape[1] - start).filter(|_| generate);
         let eos_test = scenario == "eos_test";
         if eos_test && new.is_none() {
             continue;
@@ -74,7 +88,12 @@ fn check(case: &Case, module: &Module, source: &dyn TensorSource, at: &str, gene
             eos: eos.map(|e| e as i32).into_iter().collect(),
             pad,
         };
-        let output = infer(&mut evaluator, &batch(case, input), &options)
+        let source = batch(case, input);
+        let output = match text(case, input) {
+            Some(text) => encoder_decoder::infer(&mut evaluator, &source, Some(&text), 0, &options),
+            None => infer(&mut evaluator, &source, &options),
+        };
+        let output = output
             .unwrap_or_else(|e| panic!("{} {at}: {e}", case.name));
         for (name, want) in case.outputs(scenario) {
             let what = format!("{} {at} {scenario}.{name}", case.name);
@@ -90,7 +109,9 @@ fn check(case: &Case, module: &Module, source: &dyn TensorSource, at: &str, gene
             }
             let have = found(&output, name).unwrap_or_else(|| panic!("{what} is missing"));
             let inputs = case.inputs(input);
-            let compared = case.compare(&what, want, &have, inputs.get("attention_mask"));
+            let mask = inputs.get("attention_mask");
+            let mask = mask.filter(|_| case.is_masked(name));
+            let compared = case.compare(&what, want, &have, mask);
             compared.unwrap_or_else(|e| panic!("{e}"));
         }
     }
@@ -255,4 +276,15 @@ fn qwen3() {
 #[test]
 fn stablelm() {
     run_own("stablelm");
+}
+
+#[test]
+fn t5() {
+    run("t5_v1_0");
+    run("flan_t5");
+}
+
+#[test]
+fn t5_encoder() {
+    run("t5_encoder");
 }

@@ -53,6 +53,18 @@ fn encoder(family: &str, class: &str, more: Value) -> Value {
     config
 }
 
+fn t5(class: &str, more: Value) -> Value {
+    let mut config = json!({
+        "architectures": [class], "model_type": "t5", "feed_forward_proj": "relu",
+        "d_model": 72, "d_ff": 100, "d_kv": 20, "num_heads": 3, "num_layers": 2,
+        "num_decoder_layers": 3, "vocab_size": 131, "n_positions": 700,
+        "initializer_range": 0.2, "torch_dtype": "float32", "tie_word_embeddings": true,
+        "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1
+    });
+    merge(&mut config, more);
+    config
+}
+
 fn merge(into: &mut Value, more: Value) {
     for (key, value) in more.as_object().unwrap() {
         into[key] = value.clone();
@@ -246,6 +258,40 @@ fn cases() -> Vec<Case> {
                 70,
             )
         },
+        // A source longer than a step of the decoder, a text longer than a page.
+        case("t5", t5("T5ForConditionalGeneration", json!({})), 600),
+        case(
+            "t5 1.1 bf16",
+            t5(
+                "T5ForConditionalGeneration",
+                json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false,
+                    "torch_dtype": "bfloat16", "num_heads": 2, "d_kv": 32}),
+            ),
+            70,
+        ),
+        Case {
+            kv: Kv::F16,
+            tolerance: F16,
+            ..case(
+                "t5 kv f16",
+                t5("T5ForConditionalGeneration", json!({})),
+                130,
+            )
+        },
+        // Types differ from layer to layer: decoder and what writes its sources are split alike.
+        Case {
+            quant: (Quant::Q4KM, Activations::F32),
+            ..case(
+                "t5 q4_k_m",
+                t5(
+                    "T5ForConditionalGeneration",
+                    json!({"d_model": 256, "d_ff": 512, "num_heads": 4, "d_kv": 64,
+                        "num_layers": 4, "num_decoder_layers": 8}),
+                ),
+                70,
+            )
+        },
+        case("t5 encoder", t5("T5EncoderModel", json!({})), 130),
     ]
 }
 

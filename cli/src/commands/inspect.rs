@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use llmc::Result;
 use llmc_frontend::{BuildOptions, Input, Kind, Model, ModelDir, Overrides};
-use llmc_ir::{Func, Module, Op};
+use llmc_ir::{Entry, Func, Module, Op};
 use llmc_passes::{Manager, Precision, Quant, Remark, pipeline};
 use serde_json::{Value, json};
 
@@ -86,6 +86,7 @@ fn facts(dir: &ModelDir, model: &Model, stored: bool, (quant, notes): (Quant, &[
         "kind": match model.kind {
             Kind::Decoder => "decoder",
             Kind::Encoder => "encoder",
+            Kind::EncoderDecoder => "encoder-decoder",
         },
         "parameters": model.weights.parameters,
         "layers": module.layers().len(),
@@ -119,11 +120,9 @@ fn facts(dir: &ModelDir, model: &Model, stored: bool, (quant, notes): (Quant, &[
 /// Each layer class: its layers, and what its attention looks like.
 fn classes(module: &Module) -> Vec<Value> {
     let class = |func: &Func| {
-        let layers = module
-            .layers()
-            .iter()
-            .enumerate()
-            .filter(|(_, (class, _))| *class == func.name);
+        let repeat = module.repeat_of(&func.name);
+        let layers = repeat.into_iter().flat_map(|r| r.layers.iter().enumerate());
+        let layers = layers.filter(|(_, (class, _))| *class == func.name);
         let layers: Vec<usize> = layers.map(|(i, _)| i).collect();
         let find =
             |attr: fn(&Op) -> Option<Value>| func.body.iter().find_map(|inst| attr(&inst.op));
@@ -147,13 +146,17 @@ fn classes(module: &Module) -> Vec<Value> {
 }
 
 fn outputs(module: &Module) -> Vec<Value> {
-    let Some(entry) = module.entry() else {
-        return Vec::new();
+    let one = |(entry, func): (Entry, &Func)| {
+        let results = func.results.iter().map(move |(name, v)| {
+            let name = match entry {
+                Entry::Encode => format!("encoder_{name}"),
+                _ => name.clone(),
+            };
+            json!({"name": name, "type": func.ty(*v).to_string()})
+        });
+        results.collect::<Vec<_>>()
     };
-    let results = entry.results.iter();
-    results
-        .map(|(name, v)| json!({"name": name, "type": entry.ty(*v).to_string()}))
-        .collect()
+    module.entries().flat_map(one).collect()
 }
 
 /// Bytes by element type, and together.

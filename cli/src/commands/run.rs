@@ -9,13 +9,14 @@
 use std::path::Path;
 
 use llmc::{Error, Result};
-use llmc_abi::{Kind, Limits, Manifest};
+use llmc_abi::{EntryInfo, Kind, Limits, Manifest};
 use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
 use llmc_ir::{
-    Module, Op, Operand, TensorSource,
+    Dims, Entry, Module, Op, Operand, TensorSource,
     eval::{
         EvalError, Evaluator,
         batch::Batch,
+        encoder_decoder,
         infer::{InferOptions, InferOutput, infer},
     },
 };
@@ -27,12 +28,14 @@ use llmc_runtime::{
 use super::{checkpoint_weights::CheckpointWeights, module_text};
 use crate::args::Run;
 
-/// A module, its weights, and which tokens end and fill rows.
+/// A module, its weights, and which tokens begin, end and fill rows.
 struct Subject {
     module: Module,
     weights: Box<dyn TensorSource>,
     eos: Vec<u32>,
     pad: u32,
+    /// What a text about a source begins with.
+    start: u32,
 }
 
 /// Evaluates and writes the outputs.
@@ -48,13 +51,6 @@ pub fn run(args: &Run) -> Result<()> {
         None => subject.eos.clone(),
         Some(given) => parse_eos(given)?,
     };
-    let inputs = read_inputs(&args.tensors, &subject.module)?;
-    if args.generate.is_some()
-        && let Some(row) = inputs.rows.iter().position(|row| row.ids.is_empty())
-    {
-        let what = format!("row {row} is masked wholly: nothing to continue");
-        return Err(Error::text(&args.tensors, what));
-    }
     let options = InferOptions {
         hidden_states: args.hidden_states,
         generate: args.generate.map(|n| n as usize),
@@ -63,6 +59,24 @@ pub fn run(args: &Run) -> Result<()> {
     };
     let refused = |e: EvalError| Error::Evaluate(e.to_string());
     let mut evaluator = Evaluator::new(&subject.module, &*subject.weights).map_err(refused)?;
+    let manifest = manifest(&subject.module);
+    let path = &args.tensors;
+    let bytes = std::fs::read(path).map_err(|e| Error::text(path, format!("cannot read: {e}")))?;
+    if manifest.kind == Kind::EncoderDecoder {
+        let pair = infer_input::read_pair(&bytes, &manifest).map_err(|e| Error::text(path, e))?;
+        let (source, text) = (batch(&pair.source), pair.text.as_ref().map(batch));
+        let start = subject.start as i32;
+        let output =
+            encoder_decoder::infer(&mut evaluator, &source, text.as_ref(), start, &options);
+        return write(&args.output, &output.map_err(refused)?);
+    }
+    let inputs = infer_input::read(&bytes, &manifest).map_err(|e| Error::text(path, e))?;
+    if args.generate.is_some()
+        && let Some(row) = inputs.rows.iter().position(|row| row.ids.is_empty())
+    {
+        let what = format!("row {row} is masked wholly: nothing to continue");
+        return Err(Error::text(path, what));
+    }
     let output = infer(&mut evaluator, &batch(&inputs), &options).map_err(refused)?;
     write(&args.output, &output)
 }
@@ -83,6 +97,7 @@ fn read_module(args: &Run) -> Result<Subject> {
         weights,
         eos: Vec::new(),
         pad: 0,
+        start: 0,
     })
 }
 
@@ -99,6 +114,7 @@ fn read_model(args: &Run) -> Result<Subject> {
         weights: Box::new(model.weights),
         eos,
         pad,
+        start: dir.generation.decoder_start.unwrap_or(pad),
     })
 }
 
@@ -117,31 +133,37 @@ fn parse_eos(given: &str) -> Result<Vec<u32>> {
     given.split(',').map(id).collect()
 }
 
-/// Reads and checks the inputs as an executable of this module would.
-fn read_inputs(path: &Path, module: &Module) -> Result<Inputs> {
-    let manifest = Manifest {
-        kind: if module.states.is_empty() {
-            Kind::Encoder
-        } else {
-            Kind::Decoder
+/// What decides about the inputs, as in an executable of this module.
+fn manifest(module: &Module) -> Manifest {
+    let limits = |dims: Dims| Limits {
+        max_tokens: dims.n,
+        max_seqs: dims.b,
+        max_rows: dims.r,
+        max_context: dims.t,
+    };
+    let encode = module.entry(Entry::Encode).map(|_| EntryInfo {
+        entry: llmc_abi::Entry::Encode,
+        limits: limits(module.dims_of_entry(Entry::Encode)),
+        ..EntryInfo::default()
+    });
+    let main = module.main_entry().map_or(Entry::Forward, |(entry, _)| entry);
+    Manifest {
+        kind: match (&encode, module.states.is_empty()) {
+            (Some(_), _) => Kind::EncoderDecoder,
+            (None, true) => Kind::Encoder,
+            (None, false) => Kind::Decoder,
         },
-        limits: Limits {
-            max_tokens: module.dims.n,
-            max_seqs: module.dims.b,
-            max_rows: module.dims.r,
-            max_context: module.dims.t,
-        },
+        limits: limits(module.dims_of_entry(main)),
+        others: encode.into_iter().collect(),
         vocab_size: table_rows(module, "ids").unwrap_or(i32::MAX as u32),
         type_vocab_size: table_rows(module, "types").unwrap_or(0),
         ..Manifest::default()
-    };
-    let bytes = std::fs::read(path).map_err(|e| Error::text(path, format!("cannot read: {e}")))?;
-    infer_input::read(&bytes, &manifest).map_err(|e| Error::text(path, e))
+    }
 }
 
-/// Rows of the table that the entry's parameter `name` looks up.
+/// Rows of the table that the main entry's parameter `name` looks up.
 fn table_rows(module: &Module, name: &str) -> Option<u32> {
-    let entry = module.entry()?;
+    let (_, entry) = module.main_entry()?;
     let param = *entry
         .params
         .iter()

@@ -17,14 +17,14 @@ use std::{
 
 use indexmap::IndexMap;
 use llmc::{Error, Result};
-use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
+use llmc_frontend::{BuildOptions, Input, Kind, Model, ModelDir, Overrides};
 use llmc_ir::eval::{
     EvalError, Evaluator, Tensor,
     batch::Batch,
+    encoder_decoder,
     infer::{InferOptions, infer},
 };
-use llmc_runtime::tensor_file::TensorFile;
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
 use super::{divergence::Divergence, stdout};
@@ -49,7 +49,7 @@ pub fn run(args: &Verify) -> Result<()> {
     same_model(&args.executable, &info, &model)?;
     let ids = ids(args, &model)?;
     let expected = evaluate(&model, &ids)?;
-    let found = infer_with(&args.executable, &ids)?;
+    let found = infer_with(&args.executable, &ids, model.kind == Kind::EncoderDecoder)?;
     let rows = compare(&args.executable, &expected, &found)?;
     let exact = is_exact(&info, &model);
     let limits = Limits {
@@ -170,18 +170,31 @@ fn evaluate(model: &Model, ids: &[i64]) -> Result<IndexMap<String, Tensor>> {
         hidden_states: true,
         ..InferOptions::default()
     };
-    Ok(infer(&mut evaluator, &batch, &options)
-        .map_err(refused)?
-        .tensors)
+    let output = match model.kind {
+        // The same tokens are source and text.
+        Kind::EncoderDecoder => {
+            encoder_decoder::infer(&mut evaluator, &batch, Some(&batch), 0, &options)
+        }
+        Kind::Decoder | Kind::Encoder => infer(&mut evaluator, &batch, &options),
+    };
+    Ok(output.map_err(refused)?.tensors)
 }
 
 /// Named tensors as the executable computes them.
-fn infer_with(exe: &Path, ids: &[i64]) -> Result<IndexMap<String, Vec<f32>>> {
+fn infer_with(exe: &Path, ids: &[i64], pair: bool) -> Result<IndexMap<String, Vec<f32>>> {
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), e))?;
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
     let (input, output) = (path("in.safetensors"), path("out.safetensors"));
-    let shape = ("input_ids".to_string(), vec![1, ids.len()]);
-    TensorFile::create(&input, Some(shape), Vec::new())?.finish(&[ids.to_vec()])?;
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let names = ["input_ids", "decoder_input_ids"];
+    let given = names.iter().take(if pair { 2 } else { 1 });
+    let views = given.map(|name| {
+        let view = TensorView::new(Dtype::I64, vec![1, ids.len()], &bytes);
+        view.map(|view| (*name, view))
+    });
+    let wrong = |e| Error::text(&input, format!("cannot write: {e}"));
+    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
+    safetensors::serialize_to_file(views, None, &input).map_err(wrong)?;
     let words = [input.to_string_lossy(), output.to_string_lossy()];
     executable(exe, &["infer", &words[0], &words[1], "--hidden-states"])?;
     let bytes = std::fs::read(&output).map_err(|e| Error::io("read", &output, e))?;

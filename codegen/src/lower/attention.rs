@@ -63,7 +63,7 @@ impl<'a> Lower<'a> {
         let (q, out) = (self.operand(inst, 0)?, self.result(inst)?);
         let keys = self.value(inst, 1)?;
         let (class, dtype, mut next) = match self.state_of(keys) {
-            Some(state) => (state.index(), self.module.states[state.index()].dtype, 2),
+            Some((state, _)) => (state.index(), self.module.states[state.index()].dtype, 2),
             None => {
                 let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
                 let class = self.step_pages(k, v)?;
@@ -132,7 +132,7 @@ impl<'a> Lower<'a> {
         }
         debug_assert_eq!(next + 1, inst.operands.len(), "only the step is left");
         let (kv, group) = (self.kv_layout(class, dtype)?, i64::from(op.kv_group));
-        let context = i64::from(self.module.dims.t);
+        let context = i64::from(self.dims.t);
         let split = match mask {
             Mask::Causal { window } => {
                 let keys = window.map_or(context, |w| w.min(context));
@@ -157,6 +157,10 @@ impl<'a> Lower<'a> {
         };
         self.partials = self.partials.max(kernel.partial_bytes() as u64);
         self.scratch = self.scratch.max(kernel.scratch_bytes() as u64);
+        let lengths = match self.state_of(keys) {
+            Some((_, true)) => BatchField::SourceLen,
+            _ => BatchField::KvLen,
+        };
         // Pointers that are not read still want a value.
         let unread = Arg::Arena(q.at);
         let args = vec![
@@ -167,7 +171,7 @@ impl<'a> Lower<'a> {
             Arg::KvTableStride(class),
             Arg::Batch(BatchField::Pos),
             Arg::Batch(BatchField::QStart),
-            Arg::Batch(BatchField::KvLen),
+            Arg::Batch(lengths),
             bias.map_or(unread, |b| b.0),
             tables[0].unwrap_or(unread),
             tables[1].unwrap_or(unread),
@@ -197,11 +201,12 @@ impl<'a> Lower<'a> {
         })
     }
 
-    /// The state that a view was appended to.
-    fn state_of(&self, view: llmc_ir::ValueId) -> Option<StateId> {
+    /// The state that a view shows, and whether it is that of a source.
+    fn state_of(&self, view: llmc_ir::ValueId) -> Option<(StateId, bool)> {
         let inst = &self.func.body[self.func.def(view)?];
         match (&inst.op, inst.operands.first()) {
-            (Op::KvAppend(_), Some(Operand::State(s))) => Some(*s),
+            (Op::KvAppend(_), Some(Operand::State(s))) => Some((*s, false)),
+            (Op::KvSource(_), Some(Operand::State(s))) => Some((*s, true)),
             _ => None,
         }
     }

@@ -19,15 +19,15 @@ mod rope;
 mod rows;
 mod work;
 
-use llmc_abi::{KvClass, LANES, Output, PAGE_TOKENS, Per, Taps, Work};
+use llmc_abi::{Input, KvClass, LANES, Limits, Output, PAGE_TOKENS, Per, Taps, Work};
 use llmc_ir::{
-    Dim, Func, Inst, Layout, Module, Op, Operand, Place, StateId, Sym, ValueId, WeightId,
-    module::ENTRY,
+    Dim, Dims, Entry, Func, Inst, Layout, Module, Op, Operand, Place, StateId, Sym, ValueId,
+    WeightId,
 };
 
 use crate::{
     pack::{Stored, WeightPlan},
-    step::{Arg, BatchField, Call, Extent, Kernel, Logits, Phase, Routine, StepPlan},
+    step::{Arg, BatchField, Call, EntryPlan, Extent, Kernel, Logits, Phase, Routine, StepPlan},
 };
 
 /// What keeps a planned module from being lowered; a bug of the compiler, with the op's name.
@@ -39,84 +39,152 @@ pub struct LowerError {
     pub message: String,
 }
 
-/// Lowers a planned module.
+/// Lowers a planned module: every entry with the layer classes that it repeats.
 pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerError> {
     let mut kv: Vec<KvClass> = (0..module.states.len())
         .map(|i| state_class(module, StateId(i as u32)))
         .collect();
-    let mut routines = Vec::new();
     let mut tables = Vec::new();
-    let (mut workspace, mut scratch, mut partials) = (0u64, 0u64, 0u64);
-    // The entry goes last, wherever the module has it.
-    let (entry, classes): (Vec<&Func>, Vec<&Func>) =
-        module.funcs.iter().partition(|f| f.name == ENTRY);
-    for func in classes.iter().chain(&entry) {
-        let mut l = Lower {
-            module,
-            weights,
-            func,
-            kv: &mut kv,
-            tables: &mut tables,
-            phases: Vec::new(),
-            calls: Vec::new(),
-            work: Vec::new(),
-            workspace: 0,
-            scratch: 0,
-            partials: 0,
-            op: "",
-        };
-        l.function()?;
-        workspace = workspace.max(l.workspace);
-        scratch = scratch.max(l.scratch);
-        partials = partials.max(l.partials);
-        routines.push(Routine {
-            name: func.name.clone(),
-            phases: l.phases,
+    let mut most = Memory::default();
+    let mut entries: Vec<EntryPlan> = Vec::new();
+    let main = module.main_entry().map(|(entry, _)| entry);
+    let others = module.entries().filter(|(entry, _)| Some(*entry) != main);
+    for (entry, func) in module.main_entry().into_iter().chain(others) {
+        let runs = |f: &&Func| func.repeats().any(|r| r.layers.iter().any(|l| l.0 == f.name));
+        let classes: Vec<&Func> = module.funcs.iter().filter(runs).collect();
+        let dims = module.dims_of_entry(entry);
+        let mut routines = Vec::new();
+        for func in classes.iter().copied().chain([func]) {
+            let mut l = Lower {
+                module,
+                weights,
+                func,
+                dims,
+                kv: &mut kv,
+                tables: &mut tables,
+                phases: Vec::new(),
+                calls: Vec::new(),
+                work: Vec::new(),
+                repeats: 0,
+                workspace: 0,
+                scratch: 0,
+                partials: 0,
+                op: "",
+            };
+            l.function()?;
+            most.workspace = most.workspace.max(l.workspace);
+            most.scratch = most.scratch.max(l.scratch);
+            most.partials = most.partials.max(l.partials);
+            routines.push(Routine {
+                name: func.name.clone(),
+                phases: l.phases,
+            });
+        }
+        let class = |name: &str| classes.iter().position(|f| f.name == name);
+        let repeats = func.repeats().map(|r| {
+            let layers = r.layers.iter();
+            layers
+                .map(|(c, slot)| (class(c).unwrap_or(usize::MAX), *slot))
+                .collect()
+        });
+        let before: usize = entries.iter().map(|e| e.phases().len()).sum();
+        let plan = entry_plan((entry, func), dims, routines, repeats.collect());
+        entries.push(EntryPlan {
+            phases_from: before,
+            ..plan
         });
     }
     let workspace_at = module.arena_bytes.unwrap_or(0).next_multiple_of(64);
-    let partials_at = (workspace_at + workspace).next_multiple_of(64);
-    let class = |name: &str| classes.iter().position(|f| f.name == name);
-    let layers = module
-        .layers()
+    let partials_at = (workspace_at + most.workspace).next_multiple_of(64);
+    Ok(StepPlan {
+        entries,
+        kv,
+        tables,
+        arena_bytes: partials_at + most.partials,
+        workspace_at,
+        partials_at,
+        scratch_bytes: most.scratch.next_multiple_of(64),
+    })
+}
+
+/// Bytes that kernels need besides the values' places.
+#[derive(Default)]
+struct Memory {
+    workspace: u64,
+    scratch: u64,
+    partials: u64,
+}
+
+/// What an entry takes and gives, and where.
+fn entry_plan(
+    (entry, func): (Entry, &Func),
+    dims: Dims,
+    routines: Vec<Routine>,
+    repeats: Vec<Vec<(usize, u32)>>,
+) -> EntryPlan {
+    let place = |v: ValueId| func.value(v).place.as_ref();
+    let stream = func
+        .body
         .iter()
-        .map(|(c, slot)| (class(c).unwrap_or(usize::MAX), *slot))
-        .collect();
-    let entry = entry.first().copied();
-    let place = |v: ValueId| entry.and_then(|f| f.value(v).place.as_ref());
-    let stream = entry
-        .and_then(|f| f.body.iter().find(|i| matches!(i.op, Op::Repeat(_))))
+        .find(|i| matches!(i.op, Op::Repeat(_)))
         .and_then(|i| place(i.results[0]));
-    let last_hidden = entry
-        .and_then(|f| f.results.iter().find(|(n, _)| n == "last_hidden_state"))
+    let last_hidden = func
+        .results
+        .iter()
+        .find(|(n, _)| n == "last_hidden_state")
         .and_then(|(_, v)| place(*v));
     // A last hidden state of another width is an output alone.
     let last_tap = last_hidden
         .filter(|l| stream.is_some_and(|s| s.layout == l.layout && s.stride == l.stride));
+    let layers = repeats.first().map_or(0, Vec::len) as u32;
     let taps = stream
         .filter(|_| last_hidden.is_some())
         .map_or_else(Taps::default, |s| Taps {
-            count: module.layers().len() as u32 + u32::from(last_tap.is_some()),
+            count: layers + u32::from(last_tap.is_some()),
             width: s.layout.len(),
             stride: s.stride,
         });
     let tapped = taps.count > 0;
-    let outputs = entry.map(outputs).unwrap_or_default();
-    Ok(StepPlan {
-        logits: logits(module, &outputs),
+    let outputs = outputs(func);
+    EntryPlan {
+        entry: match entry {
+            Entry::Forward => llmc_abi::Entry::Forward,
+            Entry::Encode => llmc_abi::Entry::Encode,
+            Entry::Decode => llmc_abi::Entry::Decode,
+            Entry::Vision => llmc_abi::Entry::Vision,
+            Entry::Qformer => llmc_abi::Entry::Qformer,
+        },
+        limits: Limits {
+            max_tokens: dims.n,
+            max_seqs: dims.b,
+            max_rows: dims.r,
+            max_context: dims.t,
+        },
+        logits: logits(&dims, &outputs),
         routines,
-        layers,
-        kv,
-        tables,
-        arena_bytes: partials_at + partials,
-        workspace_at,
-        partials_at,
-        scratch_bytes: scratch.next_multiple_of(64),
+        repeats,
+        phases_from: 0,
+        inputs: inputs(func),
         outputs,
         taps,
         stream_at: stream.filter(|_| tapped).map(|p| p.at),
         last_hidden_at: last_tap.map(|p| p.at),
-    })
+    }
+}
+
+/// The rows of floats that an entry takes.
+fn inputs(entry: &Func) -> Vec<Input> {
+    let input = |p: &ValueId| {
+        let value = entry.value(*p);
+        let place = value.place.as_ref()?;
+        Some(Input {
+            name: value.name.clone(),
+            width: place.layout.len(),
+            offset: place.at,
+            stride: place.stride,
+        })
+    };
+    entry.params.iter().filter_map(input).collect()
 }
 
 fn outputs(entry: &Func) -> Vec<Output> {
@@ -143,7 +211,7 @@ fn outputs(entry: &Func) -> Vec<Output> {
 }
 
 /// The logits of decoders, in rows.
-fn logits(module: &Module, outputs: &[Output]) -> Option<Logits> {
+fn logits(dims: &Dims, outputs: &[Output]) -> Option<Logits> {
     let of = outputs
         .iter()
         .find(|o| o.name == "logits" && o.per == Per::Row)?;
@@ -151,7 +219,7 @@ fn logits(module: &Module, outputs: &[Output]) -> Option<Logits> {
         at: of.offset,
         width: of.width,
         stride: of.stride,
-        rows: module.bound(Sym::R),
+        rows: dims.r,
     })
 }
 
@@ -161,8 +229,10 @@ fn state_class(module: &Module, id: StateId) -> KvClass {
     let mut widths = (state.k_dim, state.v_dim);
     for func in &module.funcs {
         for inst in &func.body {
-            if let [Operand::State(s), Operand::Value(k), Operand::Value(v), ..] =
-                inst.operands.as_slice()
+            if let (
+                Op::KvAppend(_),
+                [Operand::State(s), Operand::Value(k), Operand::Value(v), ..],
+            ) = (&inst.op, inst.operands.as_slice())
                 && *s == id
             {
                 let width = |v: ValueId| {
@@ -173,14 +243,18 @@ fn state_class(module: &Module, id: StateId) -> KvClass {
             }
         }
     }
-    kv_class(
+    let class = kv_class(
         &state.name,
         state.dtype,
         state.slots.unwrap_or(1),
         state.heads,
         widths,
         state.window,
-    )
+    );
+    KvClass {
+        source: module.is_source(id),
+        ..class
+    }
 }
 
 fn kv_class(
@@ -202,6 +276,7 @@ fn kv_class(
         page_bytes: u64::from(kv_heads) * PAGE_TOKENS as u64 * (token[0] + token[1]),
         window,
         scratch: false,
+        source: false,
     }
 }
 
@@ -210,12 +285,15 @@ struct Lower<'a> {
     module: &'a Module,
     weights: &'a WeightPlan,
     func: &'a Func,
+    dims: Dims,
     kv: &'a mut Vec<KvClass>,
     tables: &'a mut Vec<Vec<f32>>,
     phases: Vec<Phase>,
     calls: Vec<Call>,
     /// What the calls read and compute.
     work: Vec<Work>,
+    /// `repeat`s so far.
+    repeats: usize,
     workspace: u64,
     scratch: u64,
     partials: u64,
@@ -257,7 +335,8 @@ impl<'a> Lower<'a> {
             Op::PositionIds(p) => self.position_ids(inst, p),
             Op::Quantize(q) => self.quantize(inst, q),
             Op::Repeat(_) => {
-                self.calls.push(Call::Layers);
+                self.calls.push(Call::Layers(self.repeats));
+                self.repeats += 1;
                 Ok(())
             }
             Op::Rope(_) => self.rope(inst),
@@ -267,7 +346,7 @@ impl<'a> Lower<'a> {
             Op::Substitute(s) => self.substitute(inst, s),
             Op::Unfold(u) => self.unfold(inst, u),
             // Other names for memory that is already there.
-            Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),
+            Op::KvSource(_) | Op::MergeHeads(_) | Op::Split(_) | Op::SplitHeads(_) => Ok(()),
             Op::Alibi(_)
             | Op::AttnBias(_)
             | Op::AttnDisentangled(_)
@@ -348,7 +427,7 @@ impl<'a> Lower<'a> {
 
     /// Upper bound of an extent.
     fn bound(&self, extent: Extent) -> u64 {
-        u64::from(self.module.bound(match extent {
+        u64::from(self.dims.bound(match extent {
             Extent::Tokens => Sym::N,
             Extent::Rows => Sym::R,
             Extent::Sequences => Sym::B,
@@ -357,7 +436,7 @@ impl<'a> Lower<'a> {
 
     /// Ids: a parameter of the entry, or a value.
     fn ids(&self, v: ValueId) -> Result<Arg, LowerError> {
-        if self.func.params.contains(&v) && self.func.name == ENTRY {
+        if self.func.params.contains(&v) && self.func.entry().is_some() {
             return Ok(Arg::Batch(match self.func.value(v).name.as_str() {
                 "ids" => BatchField::Ids,
                 "pos" => BatchField::Pos,

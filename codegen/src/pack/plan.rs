@@ -108,9 +108,9 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
         .ty
         .fixed_dims()
         .ok_or(unplanned("has no fixed extents"))?;
-    if let Some((bias, heads)) = relative_bias(module, id) {
-        let origin = module.dims.t - 1;
-        let stride = (2 * module.dims.t).next_multiple_of(64) + 64;
+    if let Some((bias, heads, keys)) = relative_bias(module, id) {
+        let origin = keys - 1;
+        let stride = (2 * keys).next_multiple_of(64) + 64;
         return Ok(Form::Relative {
             bias,
             heads,
@@ -201,19 +201,27 @@ fn form_of(module: &Module, id: WeightId) -> Result<Form, PackError> {
     })
 }
 
-/// The attention bias that a weight is the table of, and its heads.
-fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32)> {
-    let inst = user(module, id)?;
-    match &inst.op {
-        // The sinks are a vector of heads.
-        Op::Attention(a) if position_terms(module, id).is_none() => {
-            match module.weights[id.index()].ty.fixed_dims()?.as_slice() {
-                [_, heads] => Some((a.bias?, *heads)),
-                _ => None,
+/// The attention bias that a weight is the table of, its heads, and the most keys of a sequence.
+fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32, u32)> {
+    let mut found = None;
+    for func in &module.funcs {
+        for inst in &func.body {
+            let (Op::Attention(a), true) = (&inst.op, inst.operands.contains(&Operand::Weight(id)))
+            else {
+                continue;
+            };
+            if position_terms(module, id).is_some() {
+                return None;
             }
+            // The sinks are a vector of heads.
+            let &[_, heads] = module.weights[id.index()].ty.fixed_dims()?.as_slice() else {
+                return None;
+            };
+            let keys = found.map_or(0, |(_, _, keys)| keys).max(module.dims_of(func).t);
+            found = Some((a.bias?, heads, keys));
         }
-        _ => None,
     }
+    found
 }
 
 /// The position terms that a weight is a table of, and whether it is that of queries.

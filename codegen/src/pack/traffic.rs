@@ -12,10 +12,10 @@ use llmc_ir::{Dim, Func, Inst, Module, Op, Operand, Sym, Type, ops::Experts};
 use super::WeightPlan;
 
 impl WeightPlan {
-    /// Adds up what the entry and its layers read.
+    /// Adds up what the main entry and its layers read.
     pub fn traffic(&self, module: &Module) -> Traffic {
         let mut all = Traffic::default();
-        if let Some(entry) = module.entry() {
+        if let Some((_, entry)) = module.main_entry() {
             self.add(&mut all, module, entry);
         }
         for (class, _) in module.layers() {

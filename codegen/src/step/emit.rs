@@ -4,10 +4,11 @@ use std::mem::offset_of;
 
 use llmc_abi::{Batch, Best, KvState, MARK_PASSED, MARK_WORKED, StepCtx};
 
-use super::plan::{Arg, BatchField, Call, Extent, Logits, Routine, StepPlan};
+use super::plan::{Arg, BatchField, Call, EntryPlan, Extent, Logits, Routine, StepPlan};
 use crate::{
     kernel::{KernelBuilder, Linkage, Param, Ty, Value},
     kernels,
+    target::FeatureLevel,
 };
 
 /// What every routine has at hand.
@@ -22,14 +23,26 @@ struct Frame {
 /// Parameters of a routine: `ctx, thread, threads, slot`.
 const ROUTINE: [Param; 4] = [Param::ptr(), Param::i64(), Param::i64(), Param::i64()];
 
-/// Emits `step` and everything that it calls; returns its symbol.
-pub fn emit_step(b: &mut KernelBuilder<'_>, plan: &StepPlan) -> String {
-    let symbol = b.level().symbol("llmc_step");
-    let (_, classes) = plan.routines.split_last().expect("a module has an entry");
+/// The symbol of an entry's step.
+pub fn step_symbol(level: &FeatureLevel, entry: &EntryPlan) -> String {
+    let name = entry.routines.last().map_or("", |r| &r.name);
+    level.symbol(&format!("llmc_step_{name}"))
+}
+
+/// Emits the steps of all entries and everything that they call.
+pub fn emit_steps(b: &mut KernelBuilder<'_>, plan: &StepPlan) {
+    for entry in &plan.entries {
+        emit_step(b, plan, entry);
+    }
+}
+
+fn emit_step(b: &mut KernelBuilder<'_>, plan: &StepPlan, entry: &EntryPlan) {
+    let symbol = step_symbol(b.level(), entry);
+    let (_, classes) = entry.routines.split_last().expect("the entry is one");
     for (index, class) in classes.iter().enumerate() {
         let name = routine_symbol(b, class);
         b.function(&name, Linkage::Internal, &ROUTINE, &[], |b, args| {
-            phases(b, plan, index, frame(args), true);
+            phases(b, (plan, entry), index, frame(args), true);
             Vec::new()
         });
     }
@@ -42,17 +55,16 @@ pub fn emit_step(b: &mut KernelBuilder<'_>, plan: &StepPlan) -> String {
             threads: args[2],
             slot,
         };
-        phases(b, plan, classes.len(), frame, false);
-        if let Some(at) = plan.last_hidden_at {
-            let last = b.i64(i64::from(plan.taps.count) - 1);
-            tap(b, plan, frame, at, last);
+        phases(b, (plan, entry), classes.len(), frame, false);
+        if let Some(at) = entry.last_hidden_at {
+            let last = b.i64(i64::from(entry.taps.count) - 1);
+            tap(b, (plan, entry), frame, at, last);
         }
-        if let Some(logits) = plan.logits {
-            best(b, plan, frame, logits);
+        if let Some(logits) = entry.logits {
+            best(b, (plan, entry), frame, logits);
         }
         Vec::new()
     });
-    symbol
 }
 
 fn routine_symbol(b: &KernelBuilder<'_>, routine: &Routine) -> String {
@@ -72,13 +84,13 @@ fn frame(args: &[Value]) -> Frame {
 /// Emits the phases of a routine in order; `last_too` puts a barrier behind the last one as well.
 fn phases(
     b: &mut KernelBuilder<'_>,
-    plan: &StepPlan,
+    (plan, entry): (&StepPlan, &EntryPlan),
     routine: usize,
     frame: Frame,
     last_too: bool,
 ) {
-    let phases = &plan.routines[routine].phases;
-    let first = plan.first_phase(routine);
+    let phases = &entry.routines[routine].phases;
+    let first = entry.first_phase(routine);
     for (i, phase) in phases.iter().enumerate() {
         for call in &phase.calls {
             match call {
@@ -88,15 +100,15 @@ fn phases(
                     values.extend(args.iter().map(|a| argument(b, plan, frame, *a)));
                     b.call(&symbol, &values, &[]);
                 }
-                Call::Layers => layers(b, plan, frame),
+                Call::Layers(which) => layers(b, (plan, entry), *which, frame),
             }
         }
         // The layers end with a barrier and marks of their own.
-        if matches!(phase.calls.as_slice(), [Call::Layers]) {
+        if matches!(phase.calls.as_slice(), [Call::Layers(_)]) {
             continue;
         }
         mark(b, frame, first + i, MARK_WORKED);
-        let last_hidden_read = plan.last_hidden_at.is_some();
+        let last_hidden_read = entry.last_hidden_at.is_some();
         if last_too || i + 1 < phases.len() || last_hidden_read {
             barrier(b, frame);
             mark(b, frame, first + i, MARK_PASSED);
@@ -119,7 +131,12 @@ fn mark(b: &mut KernelBuilder<'_>, frame: Frame, phase: usize, event: u64) {
 
 /// The largest logit of each row, where the caller asked: every thread looks through its part of all
 /// rows while they are in the caches.
-fn best(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, logits: Logits) {
+fn best(
+    b: &mut KernelBuilder<'_>,
+    (plan, entry): (&StepPlan, &EntryPlan),
+    frame: Frame,
+    logits: Logits,
+) {
     let address = b.field(Ty::I64, frame.ctx, offset_of!(StepCtx, best));
     let zero = b.i64(0);
     let wanted = b.ne(address, zero);
@@ -136,7 +153,7 @@ fn best(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, logits: Logits
         let each = i64::from(logits.rows) * size_of::<Best>() as i64;
         let to = b.at(to, frame.thread, each);
         b.call(&symbol, &[frame.thread, frame.threads, rows, from, to], &[]);
-        mark(b, frame, plan.first_phase(usize::MAX), MARK_WORKED);
+        mark(b, frame, entry.first_phase(usize::MAX), MARK_WORKED);
     });
 }
 
@@ -147,28 +164,35 @@ fn barrier(b: &mut KernelBuilder<'_>, frame: Frame) {
 }
 
 /// `for layer in 0..layers { tap; class(slot) }`.
-fn layers(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame) {
-    let class: Vec<i32> = plan.layers.iter().map(|l| l.0 as i32).collect();
-    let slot: Vec<i32> = plan.layers.iter().map(|l| l.1 as i32).collect();
-    let class_table = b.table_i32("layer_classes", &class);
-    let slot_table = b.table_i32("layer_slots", &slot);
-    let (lo, hi) = (b.i64(0), b.i64(plan.layers.len() as i64));
+fn layers(
+    b: &mut KernelBuilder<'_>,
+    (plan, entry): (&StepPlan, &EntryPlan),
+    which: usize,
+    frame: Frame,
+) {
+    let layers = &entry.repeats[which];
+    let class: Vec<i32> = layers.iter().map(|l| l.0 as i32).collect();
+    let slot: Vec<i32> = layers.iter().map(|l| l.1 as i32).collect();
+    let name = entry.routines.last().map_or("", |r| &r.name);
+    let class_table = b.table_i32(&format!("{name}_{which}_classes"), &class);
+    let slot_table = b.table_i32(&format!("{name}_{which}_slots"), &slot);
+    let (lo, hi) = (b.i64(0), b.i64(layers.len() as i64));
     b.for_each(lo, hi, 1, |b, layer| {
-        if let Some(at) = plan.stream_at {
-            tap(b, plan, frame, at, layer);
+        if let Some(at) = entry.stream_at.filter(|_| which == 0) {
+            tap(b, (plan, entry), frame, at, layer);
         }
         let slot = b.at(slot_table, layer, 4);
         let slot = b.load_i32(slot);
         let class = b.at(class_table, layer, 4);
         let class = b.load_i32(class);
-        let used: Vec<usize> = (0..plan.routines.len() - 1)
-            .filter(|i| plan.layers.iter().any(|l| l.0 == *i))
+        let used: Vec<usize> = (0..entry.routines.len() - 1)
+            .filter(|i| layers.iter().any(|l| l.0 == *i))
             .collect();
         for i in used {
             let this = b.i64(i as i64);
             let is = b.eq(class, this);
             b.when(is, |b| {
-                let symbol = routine_symbol(b, &plan.routines[i]);
+                let symbol = routine_symbol(b, &entry.routines[i]);
                 b.call(
                     &symbol,
                     &[frame.ctx, frame.thread, frame.threads, slot],
@@ -180,14 +204,20 @@ fn layers(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame) {
 }
 
 /// Copies the rows at `at` to tap `index`, where the caller asked for taps.
-fn tap(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, at: u64, index: Value) {
+fn tap(
+    b: &mut KernelBuilder<'_>,
+    (plan, entry): (&StepPlan, &EntryPlan),
+    frame: Frame,
+    at: u64,
+    index: Value,
+) {
     let address = b.field(Ty::I64, frame.ctx, offset_of!(StepCtx, taps));
     let zero = b.i64(0);
     let wanted = b.ne(address, zero);
-    let stride = i64::from(plan.taps.stride);
+    let stride = i64::from(entry.taps.stride);
     let copy = kernels::Elementwise {
         op: kernels::RowOp::Scale(1.0),
-        width: i64::from(plan.taps.width),
+        width: i64::from(entry.taps.width),
         a_stride: stride,
         b_stride: stride,
         y_stride: stride,
@@ -253,6 +283,7 @@ fn argument(b: &mut KernelBuilder<'_>, plan: &StepPlan, frame: Frame, arg: Arg) 
                 BatchField::QStart => offset_of!(Batch, q_start),
                 BatchField::KvLen => offset_of!(Batch, kv_len),
                 BatchField::RopeLength => offset_of!(Batch, rope_length),
+                BatchField::SourceLen => offset_of!(Batch, source_len),
                 BatchField::Rows => offset_of!(Batch, rows),
             };
             b.field(Ty::Ptr, batch, at)

@@ -1,7 +1,7 @@
 //! The step program: a planned module as phases of kernel calls, and the function that runs them.
 //!
 //! In: a planned [`llmc_ir::Module`] and its [`crate::pack::WeightPlan`]. Out: a [`StepPlan`] (plain
-//! data: which kernels, on which memory), and from it, per feature level, the SPMD function
+//! data: which kernels, on which memory), and from it, per feature level, for each entry an SPMD function
 //! `step(ctx, thread, threads)`: every thread walks the same phases, takes its slice of each, and
 //! waits at the barrier behind it. Layers are a loop over a constant table of (class, slot); code
 //! size does not depend on how many there are.
@@ -15,6 +15,6 @@ mod emit;
 mod plan;
 mod program;
 
-pub use emit::emit_step;
-pub use plan::{Arg, BatchField, Call, Extent, Kernel, Logits, Phase, Routine, StepPlan};
+pub use emit::{emit_steps, step_symbol};
+pub use plan::{Arg, BatchField, Call, EntryPlan, Extent, Kernel, Logits, Phase, Routine, StepPlan};
 pub use program::{CompileError, Compiled, Form, compile};

@@ -1,16 +1,14 @@
 //! The step as plain data.
 
-use llmc_abi::{KvClass, Output, Taps, Work};
+use llmc_abi::{Entry, Input, KvClass, Limits, Output, Taps, Work};
 
 use crate::{kernel::KernelBuilder, kernels};
 
-/// A whole step.
+/// The steps of all entries of a module.
 #[derive(Clone, Debug)]
 pub struct StepPlan {
-    /// Layer classes in the module's order, then the entry.
-    pub routines: Vec<Routine>,
-    /// Routine and slot of every layer, in order.
-    pub layers: Vec<(usize, u32)>,
+    /// The main entry first.
+    pub entries: Vec<EntryPlan>,
     pub kv: Vec<KvClass>,
     /// Constants that kernels read: rotary frequencies.
     pub tables: Vec<Vec<f32>>,
@@ -22,7 +20,22 @@ pub struct StepPlan {
     pub partials_at: u64,
     /// Bytes of scratch for each thread.
     pub scratch_bytes: u64,
+}
+
+/// The step of one entry.
+#[derive(Clone, Debug)]
+pub struct EntryPlan {
+    pub entry: Entry,
+    pub limits: Limits,
+    /// Its layer classes in the module's order, then the entry.
+    pub routines: Vec<Routine>,
+    /// Routine and slot of every layer in order, for each `repeat`.
+    pub repeats: Vec<Vec<(usize, u32)>>,
+    /// The number of its first phase.
+    pub phases_from: usize,
+    pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,
+    /// Of the first `repeat`.
     pub taps: Taps,
     /// Where the residual stream is at layer boundaries, and where HF's last hidden state is.
     pub stream_at: Option<u64>,
@@ -43,8 +56,14 @@ pub struct Logits {
 }
 
 impl StepPlan {
-    /// The phases as the manifest tells them, in the order of their numbers: the routines' one after
-    /// another, then the greedy choice.
+    /// The phases as the manifest tells them, in the order of their numbers.
+    pub fn phases(&self) -> Vec<llmc_abi::Phase> {
+        self.entries.iter().flat_map(EntryPlan::phases).collect()
+    }
+}
+
+impl EntryPlan {
+    /// The routines' phases one after another, then the greedy choice.
     pub fn phases(&self) -> Vec<llmc_abi::Phase> {
         let of = |r: &Routine| {
             let named = |p: &Phase| llmc_abi::Phase {
@@ -55,8 +74,9 @@ impl StepPlan {
         };
         let mut all: Vec<_> = self.routines.iter().flat_map(of).collect();
         if self.logits.is_some() {
+            let entry = self.routines.last().map_or("", |r| &r.name);
             all.push(llmc_abi::Phase {
-                name: "forward.best".into(),
+                name: format!("{entry}.best"),
                 work: Vec::new(),
             });
         }
@@ -66,7 +86,12 @@ impl StepPlan {
     /// The number of the first phase of a routine, or behind all of them.
     pub fn first_phase(&self, routine: usize) -> usize {
         let before = self.routines.iter().take(routine);
-        before.map(|r| r.phases.len()).sum()
+        self.phases_from + before.map(|r| r.phases.len()).sum::<usize>()
+    }
+
+    /// Layers of the first `repeat`.
+    pub fn layers(&self) -> u32 {
+        self.repeats.first().map_or(0, |r| r.len() as u32)
     }
 }
 
@@ -93,8 +118,8 @@ pub enum Call {
         kernel: Kernel,
         args: Vec<Arg>,
     },
-    /// The layers; a phase of its own.
-    Layers,
+    /// The layers of one of the entry's `repeat`s; a phase of its own.
+    Layers(usize),
 }
 
 /// An argument of a kernel, in the order of its signature behind `thread, threads`.
@@ -146,6 +171,7 @@ pub enum BatchField {
     QStart,
     KvLen,
     RopeLength,
+    SourceLen,
     Rows,
 }
 

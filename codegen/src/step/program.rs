@@ -4,7 +4,7 @@ use std::thread;
 
 use llmc_abi::{ABI_VERSION, PROGRAM_SYMBOL};
 
-use super::{emit_step, plan::StepPlan};
+use super::{emit_steps, plan::StepPlan, step_symbol};
 use crate::{
     kernel::{KernelBuilder, Linkage, Word},
     llvm::{LlvmError, Object},
@@ -59,7 +59,7 @@ pub fn compile(
         if let (Form::Object, Some(level)) = (form, levels.first()) {
             let session = Session::new();
             let mut b = KernelBuilder::new(&session, level);
-            program(&mut b, levels);
+            program(&mut b, plan, levels);
             let code = Object::emit(&b.finish()?, target, level)?.bytes;
             all.push(Compiled {
                 level: "program",
@@ -78,7 +78,7 @@ fn compile_level(
 ) -> Result<Compiled, CompileError> {
     let session = Session::new();
     let mut b = KernelBuilder::new(&session, level);
-    emit_step(&mut b, plan);
+    emit_steps(&mut b, plan);
     let code = if form == Form::Mlir {
         b.text().into_bytes()
     } else {
@@ -96,21 +96,29 @@ fn compile_level(
     })
 }
 
-/// The exported `Program` (`llmc_abi`): version, and name and step of every level.
-fn program(b: &mut KernelBuilder<'_>, levels: &[&'static FeatureLevel]) {
+/// The exported `Program` (`llmc_abi`): version, and name and steps of every level.
+fn program(b: &mut KernelBuilder<'_>, plan: &StepPlan, levels: &[&'static FeatureLevel]) {
     let mut fields = Vec::new();
     for level in levels {
         let name = level.symbol("llmc_level_name");
         b.text_constant(&name, level.name);
-        let step = level.symbol("llmc_step");
-        b.declare_external(&step);
-        fields.extend([Word::Address(name), Word::Address(step)]);
+        let symbols = plan.entries.iter().map(|e| step_symbol(level, e));
+        let steps: Vec<Word> = symbols
+            .map(|step| {
+                b.declare_external(&step);
+                Word::Address(step)
+            })
+            .collect();
+        let list = level.symbol("llmc_steps");
+        b.record(&list, Linkage::Internal, &steps);
+        fields.extend([Word::Address(name), Word::Address(list)]);
     }
     b.record("llmc_levels", Linkage::Internal, &fields);
     let program = [
         Word::U64(u64::from(ABI_VERSION)),
         Word::U64(levels.len() as u64),
         Word::Address("llmc_levels".into()),
+        Word::U64(plan.entries.len() as u64),
     ];
     b.record(PROGRAM_SYMBOL, Linkage::Exported, &program);
 }

@@ -73,6 +73,8 @@ pub enum Positions {
     Relative {
         /// The table.
         tensor: &'static str,
+        /// The name of its weight.
+        name: &'static str,
         /// Distances → buckets.
         bias: RelativeBias,
     },
@@ -129,13 +131,13 @@ impl Attention {
         )?;
         let n_rep = self.heads.query / self.heads.key_value;
         let (k, v) = scope.op2("kv", KvRead { n_rep }, &[view.into(), step.into()])?;
-        self.mix(scope, q, k, v, step)
+        self.mix(scope, [q, k, v], step, ("wo", "bo"))
     }
 
     /// Attention of an encoder layer: among the tokens of this step.
     pub fn bidirectional(&self, scope: &mut Scope, x: ValueId, step: ValueId) -> Result<ValueId> {
         let [q, k, v] = self.project(scope, x)?;
-        self.mix(scope, q, k, v, step)
+        self.mix(scope, [q, k, v], step, ("wo", "bo"))
     }
 
     /// Queries `[N, heads, dim]`, keys and values `[N, kv_heads, dim]`.
@@ -171,13 +173,14 @@ impl Attention {
         }
     }
 
-    fn mix(
+    /// Queries `[N, heads, dim]`, keys and values → `[N, hidden]`; `names` are those of the output's
+    /// weight and bias.
+    pub(super) fn mix(
         &self,
         scope: &mut Scope,
-        q: ValueId,
-        k: ValueId,
-        v: ValueId,
+        [q, k, v]: [ValueId; 3],
         step: ValueId,
+        names: (&str, &str),
     ) -> Result<ValueId> {
         let mut s = scope.op(
             "s",
@@ -188,17 +191,12 @@ impl Attention {
             let heads = (self.heads, self.hidden);
             s = terms.apply(scope, [s, q, k, step], heads, self.scale)?;
         }
-        if let Positions::Relative { tensor, bias } = self.positions {
+        if let Positions::Relative { tensor, name, bias } = self.positions {
             let why = format!(
                 "rows = relative_attention_num_buckets ({}), columns = num_attention_heads ({})",
                 bias.buckets, self.heads.query
             );
-            let table = scope.matrix(
-                "relative_bias",
-                tensor,
-                [bias.buckets, self.heads.query],
-                why,
-            );
+            let table = scope.matrix(name, tensor, [bias.buckets, self.heads.query], why);
             s = scope.op(
                 "s",
                 AttnBias { bias },
@@ -237,6 +235,6 @@ impl Attention {
             self.hidden, self.heads.query, self.heads.dim
         );
         self.o
-            .apply(scope, o, ("wo", "bo"), [self.hidden, width], &why)
+            .apply(scope, o, names, [self.hidden, width], &why)
     }
 }

@@ -6,7 +6,7 @@
 //! Not here: pooling of decoders, encoder-decoders.
 
 use llmc_ir::ops::{Add, Linear, Rows, Softcap};
-use llmc_ir::{Operand, Sym, Type, ValueId};
+use llmc_ir::{Entry, Operand, Sym, Type, ValueId};
 
 use super::{Attention, Classes, Embeddings, FeedForward, Graph, Norm, Scope};
 use crate::error::Result;
@@ -128,7 +128,7 @@ impl Decoder {
             scope.finish(&[("x", y)]);
         }
 
-        let mut scope = graph.entry();
+        let mut scope = graph.entry(Entry::Forward);
         let ids = scope.param("ids", Type::ids());
         let pos = scope.param("pos", Type::ids());
         let step = scope.param("step", Type::Step);

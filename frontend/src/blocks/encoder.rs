@@ -7,7 +7,7 @@
 //! Not here: heads over tokens or classes, the encoders of encoder-decoders.
 
 use llmc_ir::ops::{ActKind, Activation, Add, L2Normalize, Pool, PoolKind, PositionIds};
-use llmc_ir::{Sym, Type, ValueId};
+use llmc_ir::{Entry, Sym, Type, ValueId};
 
 use super::{Attention, Classes, Conv, Embeddings, Graph, Mlp, Norm, Projection, Scope};
 use crate::error::Result;
@@ -90,7 +90,7 @@ impl Encoder {
             scope.finish(&[("x", y)]);
         }
 
-        let mut scope = graph.entry();
+        let mut scope = graph.entry(Entry::Forward);
         let ids = scope.param("ids", Type::ids());
         let pos = scope.param("pos", Type::ids());
         let types = self
@@ -141,16 +141,7 @@ impl Encoder {
             results.push(("pooler_output", pooled));
         }
         if let Some((pooling, normalize)) = self.sentence {
-            let mut s = scope.op(
-                "sentence",
-                Pool {
-                    kind: pool_kind(pooling),
-                },
-                &[h.into(), step.into()],
-            )?;
-            if normalize {
-                s = scope.op("sentence", L2Normalize { eps: 1e-12 }, &[s.into()])?;
-            }
+            let s = sentence(&mut scope, h, step, (pooling, normalize))?;
             results.push(("sentence_embedding", s));
         }
         scope.finish(&results);
@@ -170,6 +161,21 @@ impl EncoderLayer {
         let m = self.mlp.apply(scope, x)?;
         let x = scope.op("x2", Add, &[m.into(), x.into()])?;
         self.norm.apply(scope, x, "mlp_norm", self.mlp_norm, width)
+    }
+}
+
+/// One vector for each sequence of `h: [N, hidden]`, L2-normalised or not.
+pub(super) fn sentence(
+    scope: &mut Scope,
+    h: ValueId,
+    step: ValueId,
+    (pooling, normalize): (Pooling, bool),
+) -> Result<ValueId> {
+    let kind = pool_kind(pooling);
+    let s = scope.op("sentence", Pool { kind }, &[h.into(), step.into()])?;
+    match normalize {
+        true => scope.op("sentence", L2Normalize { eps: 1e-12 }, &[s.into()]),
+        false => Ok(s),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The parts that families are composed of, and how a composition becomes IR.
 //!
-//! In: a [`Decoder`] or an [`Encoder`]: plain data that a family file fills in. Out: a module of stage `model`,
+//! In: a [`Decoder`], an [`Encoder`] or an [`EncoderDecoder`]: plain data that a family file fills in. Out: a module of stage `model`,
 //! and the list of the tensors that it wants.
 //!
 //! Invariants: a block writes the decomposed form of its formula and fuses nothing; a layer class is a structure
@@ -10,9 +10,11 @@
 
 pub mod attention;
 pub mod classes;
+pub mod cross_attention;
 pub mod decoder;
 pub mod embedding;
 pub mod encoder;
+pub mod encoder_decoder;
 pub mod feed_forward;
 pub mod mlp;
 pub mod moe;
@@ -26,6 +28,7 @@ pub use classes::{Class, Classes};
 pub use decoder::{Arrangement, Decoder, DecoderLayer, Head};
 pub use embedding::{Embeddings, Narrow, Table};
 pub use encoder::{Encoder, EncoderLayer};
+pub use encoder_decoder::EncoderDecoder;
 pub use feed_forward::FeedForward;
 pub use mlp::Mlp;
 pub use moe::Moe;
@@ -34,9 +37,9 @@ pub use position_terms::{Conv, PositionTerms};
 pub use projection::Projection;
 pub use scope::{Catalog, Graph, Scope, Wanted};
 
-use llmc_ir::Dims;
+use llmc_ir::{Dims, Entry};
 
-use crate::error::Result;
+use crate::error::{FrontendError, Result};
 
 /// A model as its family describes it.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub enum Blueprint {
     Decoder(Box<Decoder>),
     /// Text in, a vector per token or per text out.
     Encoder(Box<Encoder>),
+    /// Text in, text out; or its encoder alone.
+    EncoderDecoder(Box<EncoderDecoder>),
 }
 
 /// New tokens of one step of a decoder; prefill takes longer prompts in chunks.
@@ -53,19 +58,16 @@ const STEP_TOKENS: u32 = 512;
 const STEP_ROWS: u32 = 64;
 
 impl Blueprint {
-    /// The structure of every layer, as an index into the blueprint's classes.
-    pub fn layers(&self) -> &[usize] {
+    /// For each stack of layers the structure of every layer, as an index into the stack's classes, and the
+    /// names of the classes.
+    pub fn stacks(&self) -> Vec<(&[usize], Vec<&'static str>)> {
         match self {
-            Self::Decoder(decoder) => &decoder.layers,
-            Self::Encoder(encoder) => &encoder.layers,
-        }
-    }
-
-    /// The names of the classes.
-    pub fn class_names(&self) -> Vec<&'static str> {
-        match self {
-            Self::Decoder(decoder) => decoder.classes.iter().map(|class| class.name).collect(),
-            Self::Encoder(encoder) => encoder.class_names(),
+            Self::Decoder(decoder) => {
+                let names = decoder.classes.iter().map(|class| class.name).collect();
+                vec![(&decoder.layers, names)]
+            }
+            Self::Encoder(encoder) => vec![(&encoder.layers, encoder.class_names())],
+            Self::EncoderDecoder(model) => model.stacks(),
         }
     }
 
@@ -77,6 +79,15 @@ impl Blueprint {
                 reach.fold(decoder.context, u32::max)
             }
             Self::Encoder(encoder) => encoder.context,
+            Self::EncoderDecoder(model) => model.context,
+        }
+    }
+
+    /// The longest sequence that can be asked for.
+    pub fn longest(&self) -> u32 {
+        match self {
+            Self::Decoder(_) | Self::Encoder(_) => self.context(),
+            Self::EncoderDecoder(model) => model.longest,
         }
     }
 
@@ -86,12 +97,26 @@ impl Blueprint {
             Self::Decoder(_) => STEP_TOKENS,
             // An encoder sees a sequence whole.
             Self::Encoder(_) => STEP_TOKENS.max(context),
+            Self::EncoderDecoder(model) if model.decoder.is_none() => STEP_TOKENS.max(context),
+            Self::EncoderDecoder(_) => STEP_TOKENS,
         };
         Dims {
             n,
             r: STEP_ROWS,
             b: STEP_ROWS,
             t: context,
+        }
+    }
+
+    /// The bounds of entries that differ from those.
+    pub fn entry_dims(&self, context: u32) -> Vec<(Entry, Dims)> {
+        let dims = self.dims(context);
+        match self {
+            // A source is read whole.
+            Self::EncoderDecoder(model) if model.decoder.is_some() && context > dims.n => {
+                vec![(Entry::Encode, Dims { n: context, ..dims })]
+            }
+            Self::EncoderDecoder(_) | Self::Decoder(_) | Self::Encoder(_) => Vec::new(),
         }
     }
 
@@ -137,11 +162,15 @@ impl Blueprint {
         Ok(Self::Decoder(decoder))
     }
 
-    /// Writes the module.
-    pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
-        match self {
-            Self::Decoder(decoder) => decoder.lower(graph, classes),
-            Self::Encoder(encoder) => encoder.lower(graph, classes),
+    /// Writes the module; `classes` are those of each stack.
+    pub fn lower(&self, graph: &mut Graph, classes: &[Classes]) -> Result<()> {
+        match (self, classes) {
+            (Self::Decoder(decoder), [classes]) => decoder.lower(graph, classes),
+            (Self::Encoder(encoder), [classes]) => encoder.lower(graph, classes),
+            (Self::EncoderDecoder(model), classes) => model.lower(graph, classes),
+            (Self::Decoder(_) | Self::Encoder(_), _) => {
+                Err(FrontendError::Bug("one stack of layers, expected its classes".into()))
+            }
         }
     }
 }

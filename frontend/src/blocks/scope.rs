@@ -8,7 +8,7 @@
 //! Not here: comparing shapes with the checkpoint (`weights::bound`).
 
 use llmc_ir::{
-    DType, FuncBuilder, Module, Op, Operand, Projected, Source, SourceNorm, SourcePart, State,
+    DType, Entry, FuncBuilder, Module, Op, Operand, Projected, Source, SourceNorm, SourcePart, State,
     StateId, TensorType, Type, ValueId, Weight, WeightId,
 };
 
@@ -138,9 +138,9 @@ impl Graph<'_> {
         self.scope(&class.name, Some(class))
     }
 
-    /// Starts the entry.
-    pub fn entry(&mut self) -> Scope<'_> {
-        self.scope(llmc_ir::ENTRY, None)
+    /// Starts an entry.
+    pub fn entry(&mut self, entry: Entry) -> Scope<'_> {
+        self.scope(entry.name(), None)
     }
 
     fn scope<'g>(&'g mut self, name: &str, class: Option<&'g Class>) -> Scope<'g> {

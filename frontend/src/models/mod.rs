@@ -78,6 +78,7 @@ families! {
     qwen3
     qwen3_moe
     stablelm
+    t5
 }
 
 /// The family, class and head of a configuration.

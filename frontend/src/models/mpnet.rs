@@ -34,6 +34,7 @@ fn build(request: &Request) -> Result<Blueprint> {
     }
     let positions = Positions::Relative {
         tensor: "encoder.relative_attention_bias.weight",
+        name: "relative_bias",
         bias: RelativeBias { buckets, max_distance: 128, bidirectional: true },
     };
     let context = c.positions()?.checked_sub(PAD + 1).filter(|context| *context > 0);

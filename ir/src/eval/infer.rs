@@ -5,13 +5,13 @@
 //! without states (encoders) take whole sequences. Generation is greedy. A rope that looks at lengths
 //! goes by each row's own (see [`crate::rope`]).
 //!
-//! Deliberately not here: sampling, beams, files.
+//! Deliberately not here: sources (`encoder_decoder`), sampling, beams, files.
 
 use super::{
     EvalError, Evaluator, SeqStep, StepOutput, Tensor,
     batch::{Batch, Row, pack, scatter},
 };
-use crate::{Dim, Sym, Type, rope::LengthRule};
+use crate::{Dim, Dims, Entry, Func, Sym, Type, rope::LengthRule};
 use indexmap::IndexMap;
 
 /// What `infer` is asked for besides the forward pass.
@@ -37,10 +37,7 @@ pub struct InferOutput {
 }
 
 /// A result's outermost extent, by name.
-fn over(evaluator: &Evaluator<'_>) -> IndexMap<String, Sym> {
-    let Some(entry) = evaluator.module().entry() else {
-        return IndexMap::new();
-    };
+fn over(entry: &Func) -> IndexMap<String, Sym> {
     let dim = |ty: &Type| ty.tensor().and_then(|t| t.dims.first().copied());
     let results = entry.results.iter();
     results
@@ -58,15 +55,16 @@ pub fn infer(
     options: &InferOptions,
 ) -> Result<InferOutput, EvalError> {
     let mut rows = batch.unpad()?;
+    let Some((entry, _)) = evaluator.module().main_entry() else {
+        return Err(EvalError::Input("the module has no entry".into()));
+    };
+    if entry == Entry::Decode {
+        let message = "an encoder-decoder reads a source first";
+        return Err(EvalError::Input(message.into()));
+    }
     let forget = |e: &mut Evaluator<'_>| (0..batch.rows as u32).for_each(|r| e.forget(r));
     forget(evaluator);
-    let mut run = Run {
-        over: over(evaluator),
-        batch,
-        options,
-        output: InferOutput::default(),
-        last_logits: vec![None; batch.rows],
-    };
+    let mut run = Run::new(evaluator, entry, batch, options)?;
     let result = run
         .forward(evaluator, &rows)
         .and_then(|()| match options.generate {
@@ -77,20 +75,50 @@ pub fn infer(
     result.map(|()| run.output)
 }
 
-struct Run<'a> {
+/// A batch on its way through an entry.
+pub(super) struct Run<'a> {
+    entry: Entry,
+    dims: Dims,
+    /// Whether sequences go on from step to step.
+    decoder: bool,
     over: IndexMap<String, Sym>,
     batch: &'a Batch,
     options: &'a InferOptions,
-    output: InferOutput,
+    pub output: InferOutput,
     /// Of every row, the logits of its last token.
     last_logits: Vec<Option<Vec<f32>>>,
 }
 
-impl Run<'_> {
-    /// All rows' tokens, in as few steps as the module's bounds allow.
-    fn forward(&mut self, evaluator: &mut Evaluator<'_>, rows: &[Row]) -> Result<(), EvalError> {
+impl<'a> Run<'a> {
+    /// The entry's run of `batch`.
+    pub fn new(
+        evaluator: &Evaluator<'_>,
+        entry: Entry,
+        batch: &'a Batch,
+        options: &'a InferOptions,
+    ) -> Result<Self, EvalError> {
         let module = evaluator.module();
-        let (decoder, dims) = (!module.states.is_empty(), module.dims);
+        let func = module.entry(entry);
+        let func = func.ok_or_else(|| format!("the module has no `{}`", entry.name()))?;
+        Ok(Run {
+            entry,
+            dims: module.dims_of_entry(entry),
+            decoder: match entry {
+                Entry::Forward => !module.states.is_empty(),
+                Entry::Decode => true,
+                Entry::Encode | Entry::Vision | Entry::Qformer => false,
+            },
+            over: over(func),
+            batch,
+            options,
+            output: InferOutput::default(),
+            last_logits: vec![None; batch.rows],
+        })
+    }
+
+    /// All rows' tokens, in as few steps as the module's bounds allow.
+    pub fn forward(&mut self, evaluator: &mut Evaluator<'_>, rows: &[Row]) -> Result<(), EvalError> {
+        let (decoder, dims) = (self.decoder, self.dims);
         let wants_rows = self.over.values().any(|&s| s == Sym::R);
         let room = if wants_rows {
             dims.n.min(dims.r)
@@ -131,7 +159,7 @@ impl Run<'_> {
             if wants_rows {
                 input.rows = (0..input.ids.len() as u32).collect();
             }
-            let out = evaluator.step(&input)?;
+            let out = evaluator.step_of(self.entry, &input)?;
             self.collect(&out, rows, &shares);
         }
     }
@@ -181,14 +209,14 @@ impl Run<'_> {
     }
 
     /// Greedy continuation of every row, at most `n` tokens, one a step.
-    fn generate(
+    pub fn generate(
         &mut self,
         evaluator: &mut Evaluator<'_>,
         rows: &mut [Row],
         n: usize,
     ) -> Result<(), EvalError> {
-        let dims = evaluator.module().dims;
-        if evaluator.module().states.is_empty() || self.over.get("logits") != Some(&Sym::R) {
+        let dims = self.dims;
+        if !self.decoder || self.over.get("logits") != Some(&Sym::R) {
             return Err(EvalError::Input("the model does not generate".into()));
         }
         let rule = evaluator.module().length_rule();
@@ -232,7 +260,7 @@ impl Run<'_> {
                 let mut input = pack(rows, &shares);
                 input.lengths = Some(shares.iter().map(length).collect());
                 input.rows = (0..input.ids.len() as u32).collect();
-                let out = evaluator.step(&input)?;
+                let out = evaluator.step_of(self.entry, &input)?;
                 if let Some(logits) = out.result("logits") {
                     for (i, &r) in group.iter().enumerate() {
                         self.last_logits[r] = Some(logits.at(i).to_vec());

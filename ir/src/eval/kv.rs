@@ -54,6 +54,13 @@ impl KvStore {
         Ok(())
     }
 
+    /// Tokens that a sequence has left.
+    pub fn held(&self, (id, state, slot): (StateId, &State, u32), seq: u32) -> u32 {
+        let row = state.heads as usize * state.k_dim as usize;
+        let past = self.past.get(&(id, slot, seq));
+        past.map_or(0, |p| (p.keys.len() / row.max(1)) as u32)
+    }
+
     /// All keys and values of each sequence: `[T, H, Dk]`, `[T, H, Dv]`.
     pub fn read(
         &self,

@@ -12,6 +12,7 @@
 
 mod args;
 pub mod batch;
+pub mod encoder_decoder;
 pub mod infer;
 mod kv;
 mod step;
@@ -24,7 +25,7 @@ pub use step::{SeqStep, Step, StepInput};
 pub use tensor::{Tensor, Val, dot};
 
 use crate::{
-    ENTRY, Func, Module, Operand, State, StateId, TensorSource, Type, WeightId,
+    Entry, Func, Module, Operand, State, StateId, TensorSource, Type, WeightId,
     print::inst_text,
     verify::{Violation, verify},
 };
@@ -60,7 +61,7 @@ impl From<String> for EvalError {
 pub struct StepOutput {
     /// What the entry returns, in its order.
     pub results: IndexMap<String, Tensor>,
-    /// The value that `repeat` carries, before the first layer and after each: `[N, D]`.
+    /// The value that the first `repeat` carries, before the first layer and after each: `[N, D]`.
     pub hidden: Vec<Tensor>,
 }
 
@@ -87,6 +88,8 @@ pub struct Frame<'f, 'm> {
     /// The slot of the layer class that runs; None in the entry.
     slot: Option<u32>,
     hidden: Vec<Tensor>,
+    /// Whether a `repeat` has run.
+    repeated: bool,
 }
 
 impl<'m> Evaluator<'m> {
@@ -114,28 +117,52 @@ impl<'m> Evaluator<'m> {
         self.kv.forget(seq);
     }
 
-    /// Runs the entry.
+    /// Runs the main entry.
     pub fn step(&mut self, input: &StepInput) -> Result<StepOutput, EvalError> {
-        let step = Step::new(self.module, input)?;
-        let Some(entry) = self.module.entry() else {
-            return Err(EvalError::Input(format!("the module has no `{ENTRY}`")));
+        match self.module.main_entry() {
+            Some((entry, _)) => self.step_of(entry, input),
+            None => Err(EvalError::Input("the module has no entry".into())),
+        }
+    }
+
+    /// Runs an entry.
+    pub fn step_of(&mut self, entry: Entry, input: &StepInput) -> Result<StepOutput, EvalError> {
+        let Some(func) = self.module.entry(entry) else {
+            let name = entry.name();
+            return Err(EvalError::Input(format!("the module has no `{name}`")));
         };
+        let step = Step::new(&self.module.dims_of_entry(entry), input)?;
+        let entry = func;
         let mut params = Vec::new();
         for &p in &entry.params {
             let name = entry.value(p).name.as_str();
-            params.push(match (name, entry.ty(p)) {
-                (_, Type::Step) => Val::Step,
-                ("ids", _) => Val::I32(input.ids.clone()),
-                ("pos", _) => Val::I32(input.pos.clone()),
+            let given = match (name, entry.ty(p)) {
+                (_, Type::Step) => Some(Val::Step),
+                ("ids", _) => Some(Val::I32(input.ids.clone())),
+                ("pos", _) => Some(Val::I32(input.pos.clone())),
                 ("types", _) => {
-                    Val::I32(input.types.clone().unwrap_or_else(|| vec![0; step.len()]))
+                    let none = || vec![0; step.len()];
+                    Some(Val::I32(input.types.clone().unwrap_or_else(none)))
                 }
-                _ => {
-                    return Err(EvalError::Input(format!(
-                        "nothing gives the entry its %{name}"
-                    )));
+                (name, ty) => {
+                    let width = ty.tensor().and_then(|t| t.last()).map(|w| w as usize);
+                    let rows = input.rows_in.get(name);
+                    let fits = |t: &&Tensor| t.dims.len() == 2 && Some(t.last()) == width;
+                    rows.filter(fits).map(|t| Val::F32(t.clone()))
                 }
-            });
+            };
+            let rows = match &given {
+                Some(Val::I32(v)) => v.len(),
+                Some(Val::F32(t)) => t.dims[0],
+                _ => step.len(),
+            };
+            let given = given.filter(|_| rows == step.len());
+            params.push(given.ok_or_else(|| {
+                let (n, ty) = (step.len(), entry.ty(p));
+                EvalError::Input(format!(
+                    "nothing gives the entry its %{name}: {ty} of {n} tokens"
+                ))
+            })?);
         }
         let params = params.into_iter().map(Arc::new).collect();
         let mut frame = Frame {
@@ -143,6 +170,7 @@ impl<'m> Evaluator<'m> {
             step: &step,
             slot: None,
             hidden: Vec::new(),
+            repeated: false,
         };
         let results = frame.run(entry, params)?;
         let hidden = frame.hidden;
@@ -186,6 +214,11 @@ impl<'m> Frame<'_, 'm> {
         first.ok_or_else(|| format!("layer class @{class} returns nothing").into())
     }
 
+    /// Whether this is the step's first `repeat`, whose carried values are hidden states.
+    pub fn first_repeat(&mut self) -> bool {
+        !std::mem::replace(&mut self.repeated, true)
+    }
+
     /// Notes the value that a `repeat` carries across a layer boundary.
     pub fn tap(&mut self, carried: &Val) {
         if let Val::F32(t) = carried {
@@ -211,11 +244,34 @@ impl<'m> Frame<'_, 'm> {
         Ok(at.2)
     }
 
-    /// The keys `[T, H, Dk]` and values `[T, H, Dv]` of each sequence: those that the slot of a state
-    /// holds.
-    pub fn read(&self, id: StateId, slot: u32) -> Result<(Vec<Tensor>, Vec<Tensor>), String> {
-        let (id, state, _) = self.state(id)?;
-        self.evaluator.kv.read((id, state, slot), &self.step.seqs)
+    /// The slot of a state that the running function uses.
+    pub fn slot_of(&self, id: StateId) -> Result<u32, String> {
+        Ok(self.state(id)?.2)
+    }
+
+    /// The keys `[T, H, Dk]` and values `[T, H, Dv]` of each sequence, or of its source: those that the
+    /// slot of a state holds.
+    pub fn read(&self, view: &Val) -> Result<(Vec<Tensor>, Vec<Tensor>), String> {
+        let Val::View {
+            state,
+            slot,
+            source,
+        } = *view
+        else {
+            return Err("expected a kv_view".into());
+        };
+        let (id, state, _) = self.state(state)?;
+        let (at, kv) = ((id, state, slot), &self.evaluator.kv);
+        if source {
+            let whole = |source: &u32| SeqStep {
+                id: *source,
+                past: 0,
+                new: kv.held(at, *source),
+            };
+            let sources: Vec<SeqStep> = self.step.sources.iter().map(whole).collect();
+            return kv.read(at, &sources);
+        }
+        kv.read(at, &self.step.seqs)
     }
 
     /// What `attention`, `attn_scores` and `attn_mix` read, as one tensor `[T, H, D]` a sequence:

@@ -2,8 +2,9 @@
 //!
 //! [`StepInput`] → [`Step`], checked against the module's bounds.
 
-use super::EvalError;
-use crate::Module;
+use super::{EvalError, Tensor};
+use crate::Dims;
+use indexmap::IndexMap;
 
 /// A sequence's share of a step: its `new` tokens stand behind `past` earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,10 @@ pub struct StepInput {
     pub lengths: Option<Vec<u32>>,
     /// Tokens whose logits are wanted, `[R]`.
     pub rows: Vec<u32>,
+    /// Which sequence's keys and values `kv_source` shows to each of `seqs`; empty: its own.
+    pub sources: Vec<u32>,
+    /// Rows `[N, D]` that the entry takes besides, by the parameter's name.
+    pub rows_in: IndexMap<String, Tensor>,
 }
 
 /// A checked step.
@@ -40,6 +45,8 @@ pub struct Step {
     /// Of every sequence, the length that its rope goes by.
     pub lengths: Vec<u32>,
     pub rows: Vec<u32>,
+    /// Of every sequence.
+    pub sources: Vec<u32>,
     /// Sequence of every token, and the token's index within this step's share of it.
     pub tokens: Vec<(usize, usize)>,
     /// First token of every sequence.
@@ -47,8 +54,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Checks `input` against the bounds of `module`.
-    pub fn new(module: &Module, input: &StepInput) -> Result<Step, EvalError> {
+    /// Checks `input` against the bounds of an entry's extents.
+    pub fn new(dims: &Dims, input: &StepInput) -> Result<Step, EvalError> {
         let fail = |message: String| Err(EvalError::Input(message));
         let mut tokens = Vec::new();
         let mut starts = Vec::new();
@@ -57,23 +64,27 @@ impl Step {
                 return fail(format!("sequence {} comes twice, or without tokens", s.id));
             }
             let total = u64::from(s.past) + u64::from(s.new);
-            if total > u64::from(module.dims.t) {
+            if total > u64::from(dims.t) {
                 return fail(format!(
                     "{total} tokens in a sequence, at most {}",
-                    module.dims.t
+                    dims.t
                 ));
             }
-            if tokens.len() + s.new as usize > input.ids.len() {
+            let all = tokens.len() + s.new as usize;
+            if all > input.ids.len() && !input.ids.is_empty() {
                 return fail(format!("{} ids, the sequences have more", input.ids.len()));
+            }
+            if all > dims.n as usize {
+                return fail(format!("{all} tokens in a step, at most {}", dims.n));
             }
             starts.push(tokens.len());
             tokens.extend((0..s.new as usize).map(|t| (i, t)));
         }
         let n = tokens.len();
         let bounds = [
-            ("tokens", n, module.dims.n),
-            ("sequences", starts.len(), module.dims.b),
-            ("rows", input.rows.len(), module.dims.r),
+            ("tokens", n, dims.n),
+            ("sequences", starts.len(), dims.b),
+            ("rows", input.rows.len(), dims.r),
         ];
         for (what, found, bound) in bounds {
             if found > bound as usize {
@@ -81,7 +92,9 @@ impl Step {
             }
         }
         let types = input.types.as_ref().map_or(n, Vec::len);
-        if n == 0 || input.ids.len() != n || input.pos.len() != n || types != n {
+        // Entries that read rows take neither ids nor positions.
+        let given = |list: &[i32]| list.is_empty() || list.len() == n;
+        if n == 0 || !given(&input.ids) || !given(&input.pos) || types != n {
             return fail(format!(
                 "{n} tokens with {} ids, {} positions and {types} types",
                 input.ids.len(),
@@ -97,10 +110,17 @@ impl Step {
         if let Some(row) = input.rows.iter().find(|&&r| r as usize >= n) {
             return fail(format!("row {row} of {n} tokens is wanted"));
         }
+        let own = input.seqs.iter().map(|s| s.id);
+        let sources = match input.sources.len() {
+            0 => own.collect(),
+            n if n == input.seqs.len() => input.sources.clone(),
+            n => return fail(format!("{n} sources of {} sequences", input.seqs.len())),
+        };
         Ok(Step {
             seqs: input.seqs.clone(),
             lengths,
             rows: input.rows.clone(),
+            sources,
             tokens,
             starts,
         })

@@ -78,10 +78,11 @@ pub enum Val {
     PerToken(Vec<Tensor>),
     /// `[B, T, H, D]`: `[T, H, D]` for every sequence.
     PerSeq(Vec<Tensor>),
-    /// The keys and values of a state's slot.
+    /// The keys and values of a state's slot: those of the step's sequences, or of their sources.
     View {
         state: StateId,
         slot: u32,
+        source: bool,
     },
     Step,
 }

@@ -215,7 +215,7 @@ impl OpDef for Attention {
     fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
         let (q, keys) = (args.tensor()?, args.value()?);
         let (keys, values) = match *keys {
-            Val::View { state, slot } => frame.read(state, slot)?,
+            Val::View { .. } => frame.read(&keys)?,
             _ => {
                 let values = args.value()?;
                 (frame.per_sequence(&keys)?, frame.per_sequence(&values)?)

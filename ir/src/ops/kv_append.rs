@@ -39,6 +39,6 @@ impl OpDef for KvAppend {
     fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
         let (state, k, v) = (args.state()?, args.tensor()?, args.tensor()?);
         let slot = frame.append(state, &k, &v)?;
-        Ok(vec![Val::View { state, slot }])
+        Ok(vec![Val::View { state, slot, source: false }])
     }
 }

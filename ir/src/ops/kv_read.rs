@@ -43,10 +43,11 @@ impl OpDef for KvRead {
     }
 
     fn eval(&self, frame: &mut Frame<'_, '_>, mut args: Args) -> Result<Vec<Val>, EvalError> {
-        let Val::View { state, slot } = *args.value()? else {
+        let view = args.value()?;
+        let Val::View { .. } = *view else {
             return Err("expected a kv_view".to_string().into());
         };
-        let (keys, values) = frame.read(state, slot)?;
+        let (keys, values) = frame.read(&view)?;
         let n = self.n_rep as usize;
         let repeat = |t: &Tensor| {
             let mut dims = t.dims.clone();

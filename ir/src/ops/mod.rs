@@ -78,6 +78,7 @@ ops! {
     glu::Glu,
     kv_append::KvAppend,
     kv_read::KvRead,
+    kv_source::KvSource,
     l2_normalize::L2Normalize,
     layer_norm::LayerNorm,
     linear::Linear,

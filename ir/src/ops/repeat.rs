@@ -2,7 +2,7 @@
 //!
 //! `layers` lists (class, slot): the class is a function whose first parameter and only result are
 //! the carried value; the slot selects the entry of every stacked weight and state that it uses. The
-//! value at each layer boundary is what HF calls a hidden state.
+//! value at each layer boundary is what HF calls a hidden state (of an entry's first `repeat`).
 
 use crate::{
     OpDef, OperandType, Type,
@@ -52,12 +52,17 @@ impl OpDef for Repeat {
                 Arg::Weight(_) | Arg::State(_) => None,
             })
             .collect();
-        frame.tap(&x);
+        let tapped = frame.first_repeat();
+        if tapped {
+            frame.tap(&x);
+        }
         for (class, slot) in &self.layers {
             let mut args = vec![x];
             args.extend(rest.iter().cloned());
             x = frame.call(class, *slot, args)?;
-            frame.tap(&x);
+            if tapped {
+                frame.tap(&x);
+            }
         }
         Ok(vec![Arc::unwrap_or_clone(x)])
     }

@@ -84,6 +84,26 @@ fn header(c: &mut Cursor) -> Result<Module, ParseError> {
     };
     c.sign('}')?;
     c.keyword("dims")?;
+    let mut module = Module::new(name, dims(c)?);
+    module.stage = stage;
+    while c.eat_word("dims") {
+        let pos = c.pos();
+        let name = c.global("an entry")?;
+        let Some(entry) = crate::Entry::from_name(&name) else {
+            let all = crate::Entry::ALL.map(crate::Entry::name).join(", ");
+            return error_at(pos, format!("expected an entry: {all}"));
+        };
+        let dims = dims(c)?;
+        module.entry_dims.push((entry, dims));
+    }
+    if c.eat_word("arena") {
+        module.arena_bytes = Some(c.int("a size in bytes")?);
+    }
+    Ok(module)
+}
+
+/// Behind `dims`: `N: 1..=512, …`.
+fn dims(c: &mut Cursor) -> Result<Dims, ParseError> {
     let mut bounds = [0; Sym::ALL.len()];
     for (i, sym) in Sym::ALL.into_iter().enumerate() {
         if i > 0 {
@@ -105,12 +125,7 @@ fn header(c: &mut Cursor) -> Result<Module, ParseError> {
         bounds[i] = c.int("the greatest value")?;
     }
     let [n, r, b, t] = bounds;
-    let mut module = Module::new(name, Dims { n, r, b, t });
-    module.stage = stage;
-    if c.eat_word("arena") {
-        module.arena_bytes = Some(c.int("a size in bytes")?);
-    }
-    Ok(module)
+    Ok(Dims { n, r, b, t })
 }
 
 /// Behind `weight`: `@name[slots] : type from source pack …`.

@@ -2,7 +2,7 @@
 
 use super::{Found, globals::extents};
 use crate::{
-    DType, Dim, ENTRY, Func, Inst, Mask, Op, Operand, TensorType, Type,
+    DType, Dim, Func, Inst, Mask, Op, Operand, TensorType, Type, ValueId,
     attr::{AttrValue, Attrs},
     builder::operand_types,
 };
@@ -40,7 +40,8 @@ pub(super) fn check(found: &mut Found<'_>, func: &Func) {
             types(found, func, inst);
         }
         define(found, func, inst, &mut known);
-        if let Err(message) = attrs(&inst.op.attrs()).and_then(|()| tiles(&inst.op)) {
+        let attrs = attrs(&inst.op.attrs()).and_then(|()| tiles(&inst.op));
+        if let Err(message) = attrs.and_then(|()| unordered(func, inst)) {
             found.inst("V5", func, inst, message);
         }
     }
@@ -68,7 +69,7 @@ pub(super) fn check(found: &mut Found<'_>, func: &Func) {
             found.func("V10", func, message);
         }
     }
-    if func.name == ENTRY {
+    if func.entry().is_some() {
         entry(found, func);
     }
 }
@@ -208,6 +209,52 @@ fn tiles(op: &Op) -> Result<(), String> {
     }
 }
 
+/// V5: the keys of a source are a set.
+fn unordered(func: &Func, inst: &Inst) -> Result<(), String> {
+    let (at, what) = match &inst.op {
+        Op::Attention(a) if a.bias.is_some() => (1, "a bias"),
+        Op::Attention(a) if a.mask != Mask::Bidirectional => (1, "a mask"),
+        Op::AttnBias(_) => (0, "a bias"),
+        Op::MaskScores(m) if m.mask != Mask::Bidirectional => (0, "a mask"),
+        _ => return Ok(()),
+    };
+    match inst.operands.get(at) {
+        Some(Operand::Value(v)) if from_source(func, *v) => {
+            Err(format!("{what} over a source's keys"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether scores, keys or a view are those of a source.
+fn from_source(func: &Func, mut v: ValueId) -> bool {
+    // Every step goes to an earlier instruction.
+    for _ in 0..=func.body.len() {
+        let Some(inst) = func.def(v).map(|d| &func.body[d]) else {
+            return false;
+        };
+        let next = match &inst.op {
+            Op::KvSource(_) => return true,
+            Op::AttnScores(_) => 1,
+            Op::AttnBias(_) | Op::KvRead(_) | Op::MaskScores(_) | Op::Softcap(_) => 0,
+            _ => return false,
+        };
+        match inst.operands.get(next) {
+            Some(Operand::Value(x)) => v = *x,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Rows of floats, one a token.
+fn rows_in(ty: &Type) -> bool {
+    ty.tensor().is_some_and(|t| {
+        let rows = matches!(t.dims.as_slice(), [Dim::Sym(crate::Sym::N), Dim::Fixed(_)]);
+        t.dtype == DType::F32 && rows
+    })
+}
+
 /// V8.
 fn entry(found: &mut Found<'_>, func: &Func) {
     for v in func
@@ -217,11 +264,11 @@ fn entry(found: &mut Found<'_>, func: &Func) {
     {
         let known = match v.name.as_str() {
             "ids" | "pos" | "types" => v.ty == Type::ids(),
-            _ => v.ty == Type::Step,
+            _ => v.ty == Type::Step || rows_in(&v.ty),
         };
         if !known {
             let message = format!(
-                "parameter %{}: {}, expected ids, pos, types: i32[N], or the step",
+                "parameter %{}: {}, expected ids, pos, types: i32[N], f32[N, D], or the step",
                 v.name, v.ty
             );
             found.func("V8", func, message);

@@ -1,7 +1,7 @@
 //! What stands outside of functions: names, bounds, weights, states (V1, V9, V11, V12).
 
 use super::Found;
-use crate::{DType, Dim, ENTRY, Format, SourcePart, State, Sym, TensorType, Weight};
+use crate::{DType, Dim, Dims, ENTRY, Format, SourcePart, State, Sym, TensorType, Weight};
 
 /// Greatest bound of a symbolic extent.
 const MAX_BOUND: u32 = 1 << 24;
@@ -22,13 +22,15 @@ pub(super) fn check(found: &mut Found<'_>) {
         .flat_map(|f| &f.kernels)
         .map(|k| k.name.as_str());
     found.unique(None, "kernels", kernels);
-    for sym in Sym::ALL {
-        let (least, most) = (sym.lower_bound(), module.bound(sym));
-        if most < least || most > MAX_BOUND {
-            found.global(
-                "V9",
-                format!("{} is {least}..={most}, at most {MAX_BOUND}", sym.name()),
-            );
+    bounds(found, &module.dims);
+    for (i, (entry, dims)) in module.entry_dims.iter().enumerate() {
+        bounds(found, dims);
+        let name = entry.name();
+        if module.entry(*entry).is_none() {
+            found.global("V9", format!("bounds of @{name}, which does not exist"));
+        }
+        if module.entry_dims[..i].iter().any(|(e, _)| e == entry) {
+            found.global("V9", format!("two lists of bounds of @{name}"));
         }
     }
     for w in &module.weights {
@@ -41,8 +43,21 @@ pub(super) fn check(found: &mut Found<'_>) {
             found.global("V12", format!("state @{}: {message}", s.name));
         }
     }
-    if !module.funcs.iter().any(|f| f.name == ENTRY) {
+    if module.entries().next().is_none() {
         found.global("V8", format!("there is no function @{ENTRY}"));
+    }
+}
+
+/// V9.
+fn bounds(found: &mut Found<'_>, dims: &Dims) {
+    for sym in Sym::ALL {
+        let (least, most) = (sym.lower_bound(), dims.bound(sym));
+        if most < least || most > MAX_BOUND {
+            found.global(
+                "V9",
+                format!("{} is {least}..={most}, at most {MAX_BOUND}", sym.name()),
+            );
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Nothing is overwritten while somebody needs it (V16). Kernels and places hold.
 //!
 //! A result of an instruction overwrites what lies at its place, unless the instruction is a view
-//! (`split`, `split_heads`, `merge_heads`), which writes nothing. What it overwrites must not be read
+//! (`kv_source`, `split`, `split_heads`, `merge_heads`), which writes nothing. What it overwrites must not be read
 //! later, nor in the same kernel, whose threads do not wait for each other. Allowed are:
 //!
 //! - an op that works element by element or row by row writes exactly where the operand lies;
@@ -11,7 +11,7 @@
 //! for the one that it carries. Across `repeat`, what the entry reads later is not the layers' to write.
 
 use super::Found;
-use crate::{Dim, ENTRY, Func, Inst, Module, Op, Operand, Stage, ValueId};
+use crate::{Dim, Dims, Func, Inst, Op, Operand, Stage, ValueId};
 
 /// A value's memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,12 +24,12 @@ struct Slice {
 }
 
 impl Slice {
-    fn of(module: &Module, func: &Func, v: ValueId) -> Option<Slice> {
+    fn of(dims: &Dims, func: &Func, v: ValueId) -> Option<Slice> {
         let value = func.value(v);
         let (place, t) = (value.place.as_ref()?, value.ty.tensor()?);
         let rows = match t.dims.first()? {
             Dim::Fixed(n) => *n,
-            Dim::Sym(s) => module.bound(*s),
+            Dim::Sym(s) => dims.bound(*s),
         };
         let width = value.row_units()?;
         Some(Slice {
@@ -70,7 +70,10 @@ impl Slice {
 }
 
 fn is_view(op: &Op) -> bool {
-    matches!(op, Op::Split(_) | Op::SplitHeads(_) | Op::MergeHeads(_))
+    matches!(
+        op,
+        Op::KvSource(_) | Op::Split(_) | Op::SplitHeads(_) | Op::MergeHeads(_)
+    )
 }
 
 /// Ops of which one thread computes whole rows, from the same rows of the operands.
@@ -100,6 +103,7 @@ fn is_row_wise(op: &Op) -> bool {
         | Op::AttnScores(_)
         | Op::Experts(_)
         | Op::KvRead(_)
+        | Op::KvSource(_)
         | Op::Linear(_)
         | Op::MaskScores(_)
         | Op::MergeHeads(_)
@@ -139,6 +143,7 @@ fn in_place(inst: &Inst, i: usize) -> bool {
         | Op::Glu(_)
         | Op::KvAppend(_)
         | Op::KvRead(_)
+        | Op::KvSource(_)
         | Op::MaskScores(_)
         | Op::MergeHeads(_)
         | Op::Pool(_)
@@ -183,7 +188,7 @@ fn definitions(func: &Func) -> Vec<(ValueId, Option<usize>)> {
 /// Index of the last instruction that reads the value; the body's length where it is needed later.
 fn last_use(func: &Func, v: ValueId) -> Option<usize> {
     let carried = func.params.first() == Some(&v);
-    let outlives = func.params.contains(&v) && func.name != ENTRY && !carried;
+    let outlives = func.params.contains(&v) && func.entry().is_none() && !carried;
     if outlives || func.returns(v) {
         return Some(func.body.len());
     }
@@ -191,14 +196,14 @@ fn last_use(func: &Func, v: ValueId) -> Option<usize> {
 }
 
 fn within(found: &mut Found<'_>, func: &Func) {
-    let module = found.module;
+    let dims = found.module.dims_of(func);
     let mut kernel_of = Vec::with_capacity(func.body.len());
     for (k, kernel) in func.kernels.iter().enumerate() {
         kernel_of.extend((0..kernel.len).map(|_| k));
     }
     let values: Vec<_> = definitions(func)
         .into_iter()
-        .filter_map(|(v, def)| Some((v, def, Slice::of(module, func, v)?, last_use(func, v))))
+        .filter_map(|(v, def)| Some((v, def, Slice::of(&dims, func, v)?, last_use(func, v))))
         .collect();
     for &(w, def, to, _) in &values {
         let Some(at) = def.filter(|&d| !is_view(&func.body[d].op)) else {
@@ -250,7 +255,7 @@ fn within(found: &mut Found<'_>, func: &Func) {
 
 /// The layers must not write what the entry reads behind `repeat`, nor what all of them read.
 fn across(found: &mut Found<'_>, func: &Func, at: usize, class: &Func) {
-    let module = found.module;
+    let dims = found.module.dims_of(func);
     let inst = &func.body[at];
     for (u, def) in definitions(func) {
         let shared = inst
@@ -259,7 +264,7 @@ fn across(found: &mut Found<'_>, func: &Func, at: usize, class: &Func) {
             .skip(1)
             .any(|o| *o == Operand::Value(u));
         let needed = shared || last_use(func, u).is_some_and(|l| l > at);
-        let Some(kept) = Slice::of(module, func, u).filter(|_| needed) else {
+        let Some(kept) = Slice::of(&dims, func, u).filter(|_| needed) else {
             continue;
         };
         if def.is_some_and(|d| d >= at) {
@@ -267,7 +272,7 @@ fn across(found: &mut Found<'_>, func: &Func, at: usize, class: &Func) {
         }
         for writer in class.body.iter().filter(|i| !is_view(&i.op)) {
             let writes =
-                |r: &ValueId| Slice::of(module, class, *r).is_some_and(|s| s.overlaps(kept));
+                |r: &ValueId| Slice::of(&dims, class, *r).is_some_and(|s| s.overlaps(kept));
             if writer.results.iter().any(writes) {
                 let name = &func.value(u).name;
                 let message = format!("it overwrites %{name} of @{}", func.name);

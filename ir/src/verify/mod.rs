@@ -6,14 +6,14 @@
 //! | V2 | Every id is in range. |
 //! | V3 | Every value is defined once, by a parameter or an instruction, before it is read or returned. |
 //! | V4 | Operands are what the op expects, results of the types that it infers; a linear multiplies element types that go together. |
-//! | V5 | Attributes are finite; masks join two terms or more, windows and tiles hold at least one element. |
-//! | V6 | `repeat` stands in the entry; its classes exist, take its operands and return the carried value alone. |
-//! | V7 | What has slots is used by one layer class, not by the entry, and has every slot that `repeat` lists. |
-//! | V8 | There is an entry; it takes `ids`, `pos`, `types` and the step, and returns tensors. |
-//! | V9 | Bounds of extents are at least 1 (`R`: 0) and at most 2^24. |
+//! | V5 | Attributes are finite; masks join two terms or more, windows and tiles hold at least one element; a source's keys stand in no order: no mask, no bias. |
+//! | V6 | `repeat` stands in an entry; its classes exist, are no other entry's, take its operands and return the carried value alone. |
+//! | V7 | What has slots is used by one layer class, not by an entry, and has every slot that `repeat` lists; other classes may read a state with `kv_source`. |
+//! | V8 | There is an entry; each takes `ids`, `pos`, `types`, the step and rows of floats, and returns tensors. |
+//! | V9 | Bounds of extents are at least 1 (`R`: 0) and at most 2^24; an entry that exists has them once. |
 //! | V10 | Values' extents are at least 1; there are four at most, and fewer than 2^40 elements (values: 2^24 a row); values are f32, i32, or what `quantize` makes: rows of whole blocks. |
 //! | V11 | Weights have fixed extents, floats or whole blocks, and sources whose rows make them up; only stacks name `{layer}`. |
-//! | V12 | States hold floats or whole blocks of q8_0, and each slot is appended to at most once a step, with one `kv_append`. |
+//! | V12 | States hold floats or whole blocks of q8_0, and each slot is appended to at most once a step, with one `kv_append`; what `kv_source` reads has no window, and another entry appends it. |
 //! | V13 | The stage's legality (see [`crate::stage`]). |
 //! | V14 | Kernels, where there are any, partition the function's body. |
 //! | V15 | Planned values have places inside of the arena, whose layouts and strides fit. |

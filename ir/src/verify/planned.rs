@@ -2,7 +2,7 @@
 
 use super::Found;
 use crate::{
-    DType, Dim, ENTRY, Func, Layout, Module, Op, Operand, Pack, Place, Stage, Value, Weight,
+    DType, Dim, Dims, Func, Layout, Module, Op, Operand, Pack, Place, Stage, Value, Weight,
     WeightId,
 };
 
@@ -99,15 +99,19 @@ fn pack_fits(w: &Weight, pack: &Pack) -> Result<(), String> {
 fn places(found: &mut Found<'_>, func: &Func) {
     let arena = found.module.arena_bytes.unwrap_or(0);
     for &p in &func.params {
-        // The caller's memory: the entry's parameters lie outside of the arena.
+        // An entry's ids lie in the caller's memory; rows are put into the arena.
         let value = func.value(p);
+        let rows = value.ty.tensor().is_some_and(|t| t.dims.len() > 1);
         match &value.place {
-            Some(_) if func.name == ENTRY => {
+            Some(_) if func.entry().is_some() && !rows => {
                 found.func(
                     "V15",
                     func,
-                    format!("%{}: the entry's parameters have no place", value.name),
+                    format!("%{}: an entry's ids have no place", value.name),
                 );
+            }
+            None if func.entry().is_some() && rows => {
+                found.func("V15", func, format!("%{} has no place", value.name));
             }
             Some(place) => place_fits(found, func, value, place, arena),
             None => {}
@@ -169,7 +173,7 @@ fn handed_over(found: &mut Found<'_>, func: &Func, inst: &crate::Inst, class: &F
 }
 
 fn place_fits(found: &mut Found<'_>, func: &Func, value: &Value, place: &Place, arena: u64) {
-    if let Err(message) = fits(found.module, value, place, arena) {
+    if let Err(message) = fits(&found.module.dims_of(func), value, place, arena) {
         found.func(
             "V15",
             func,
@@ -178,7 +182,7 @@ fn place_fits(found: &mut Found<'_>, func: &Func, value: &Value, place: &Place, 
     }
 }
 
-fn fits(module: &Module, value: &Value, place: &Place, arena: u64) -> Result<(), String> {
+fn fits(dims: &Dims, value: &Value, place: &Place, arena: u64) -> Result<(), String> {
     let Some(t) = value.ty.tensor() else {
         return Err("it is no tensor".into());
     };
@@ -200,17 +204,17 @@ fn fits(module: &Module, value: &Value, place: &Place, arena: u64) -> Result<(),
     if width > place.stride {
         return Err(format!("rows of {width} units are wider than the stride"));
     }
-    match extent(module, value, place, width).and_then(|n| place.at.checked_add(n)) {
+    match extent(dims, value, place, width).and_then(|n| place.at.checked_add(n)) {
         Some(end) if end <= arena => Ok(()),
         _ => Err(format!("it ends behind the arena of {arena} bytes")),
     }
 }
 
 /// Bytes from a value's first to its last element, for as many rows as there may be.
-fn extent(module: &Module, value: &Value, place: &Place, width: u32) -> Option<u64> {
+fn extent(dims: &Dims, value: &Value, place: &Place, width: u32) -> Option<u64> {
     let rows = match value.ty.tensor()?.dims.first()? {
         Dim::Fixed(n) => *n,
-        Dim::Sym(s) => module.bound(*s),
+        Dim::Sym(s) => dims.bound(*s),
     };
     let before = u64::from(rows.saturating_sub(1)).checked_mul(u64::from(place.stride))?;
     before.checked_add(u64::from(width))?.checked_mul(4)

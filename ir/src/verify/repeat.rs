@@ -2,7 +2,7 @@
 //! themselves.
 
 use super::Found;
-use crate::{ENTRY, Func, Inst, Op, Operand, Type, ops::Repeat};
+use crate::{Entry, Func, Inst, Op, Operand, State, StateId, Type, ops::Repeat};
 use indexmap::IndexMap;
 
 /// How often `repeat` runs each slot of each class.
@@ -14,10 +14,10 @@ pub(super) fn check(found: &mut Found<'_>) {
     for func in &module.funcs {
         for inst in &func.body {
             if let Op::Repeat(repeat) = &inst.op {
-                if func.name == ENTRY {
+                if func.entry().is_some() {
                     classes(found, func, inst, repeat);
                 } else {
-                    found.inst("V6", func, inst, "only the entry repeats");
+                    found.inst("V6", func, inst, "only an entry repeats");
                 }
                 for (class, slot) in &repeat.layers {
                     *runs.entry(class).or_default().entry(*slot).or_default() += 1;
@@ -66,11 +66,16 @@ fn classes(found: &mut Found<'_>, func: &Func, inst: &Inst, repeat: &Repeat) {
             .module
             .funcs
             .iter()
-            .find(|f| f.name == *name && f.name != ENTRY);
+            .find(|f| f.name == *name && f.entry().is_none());
         let Some(class) = class else {
             found.inst("V6", func, inst, format!("there is no layer class @{name}"));
             continue;
         };
+        let owner = found.module.entry_of(class);
+        if let Some(owner) = owner.filter(|o| func.entry() != Some(*o)) {
+            let message = format!("@{name} is a layer of @{} too", owner.name());
+            found.inst("V6", func, inst, message);
+        }
         let params: Vec<&Type> = class.params.iter().map(|&p| class.ty(p)).collect();
         if params != operands {
             let list: Vec<String> = params.iter().map(|t| t.to_string()).collect();
@@ -102,15 +107,22 @@ fn slots(found: &mut Found<'_>, runs: &Runs<'_>, id: Operand, name: &str, slots:
     let module = found.module;
     let uses = |f: &&Func| f.body.iter().any(|i| i.operands.contains(&id));
     let users: Vec<&Func> = module.funcs.iter().filter(uses).collect();
-    if users.iter().any(|f| f.name == ENTRY) {
-        found.global("V7", format!("@{name} has slots, but the entry uses it"));
+    if let Some(user) = users.iter().find(|f| f.entry().is_some()) {
+        let message = format!("@{name} has slots, but the entry @{} uses it", user.name);
+        found.global("V7", message);
     }
-    if users.len() > 1 {
-        let list: Vec<String> = users.iter().map(|f| format!("@{}", f.name)).collect();
-        found.global(
-            "V7",
-            format!("@{name} has slots, but {} use it", list.join(", ")),
-        );
+    let owns = |f: &&&Func| {
+        let own = |i: &Inst| !matches!(i.op, Op::KvSource(_)) && i.operands.contains(&id);
+        f.body.iter().any(own)
+    };
+    let owners: Vec<String> = users
+        .iter()
+        .filter(owns)
+        .map(|f| format!("@{}", f.name))
+        .collect();
+    if owners.len() > 1 {
+        let list = owners.join(", ");
+        found.global("V7", format!("@{name} has slots, but {list} use it"));
     }
     for user in users {
         let listed = runs.get(user.name.as_str()).into_iter().flatten();
@@ -126,19 +138,50 @@ fn slots(found: &mut Found<'_>, runs: &Runs<'_>, id: Operand, name: &str, slots:
     }
 }
 
+/// V12 of a state that `kv_source` reads: another entry writes it.
+fn source(found: &mut Found<'_>, id: StateId, state: &State) {
+    let module = found.module;
+    let entries = |append: bool| -> Vec<Option<Entry>> {
+        let of = |f: &&Func| {
+            let uses = |i: &Inst| {
+                matches!(i.op, Op::KvSource(_)) != append
+                    && i.operands.contains(&Operand::State(id))
+            };
+            f.body.iter().any(uses)
+        };
+        let users = module.funcs.iter().filter(of);
+        users.map(|f| module.entry_of(f)).collect()
+    };
+    let (readers, writers) = (entries(false), entries(true));
+    if readers.is_empty() {
+        return;
+    }
+    let name = &state.name;
+    if writers.is_empty() || writers.iter().any(|w| readers.contains(w)) {
+        let message = format!("@{name} is a source's: another entry has to write it");
+        found.global("V12", message);
+    }
+    if state.window.is_some() {
+        found.global("V12", format!("@{name} is a source's, and has a window"));
+    }
+}
+
 /// V12: one append to each slot of a state.
 fn appends(found: &mut Found<'_>, runs: &Runs<'_>) {
     let module = found.module;
     for (i, state) in module.states.iter().enumerate() {
         let id = Operand::State(crate::StateId(i as u32));
-        let of = |f: &Func| f.body.iter().filter(|i| i.operands.contains(&id)).count() as u64;
+        source(found, StateId(i as u32), state);
+        let appends =
+            |i: &&Inst| !matches!(i.op, Op::KvSource(_)) && i.operands.contains(&id);
+        let of = |f: &Func| f.body.iter().filter(appends).count() as u64;
         let mut total = 0u64;
         let mut most = 0u64;
         for func in &module.funcs {
             let here = of(func);
             let times = runs.get(func.name.as_str());
             let all: u64 = match times {
-                None => u64::from(func.name == ENTRY),
+                None => u64::from(func.entry().is_some()),
                 Some(slots) => slots.values().map(|&n| u64::from(n)).sum(),
             };
             total += here * all;

@@ -17,11 +17,11 @@
 mod policy;
 mod role;
 
-use llmc_ir::{DType, Module, Op, Operand, WeightId};
+use llmc_ir::{DType, FuncId, Module, Op, Operand, WeightId};
 
 use crate::{
     Activations, Pass, PassError, Precision, Quant, Remarks, Stats,
-    split_class::{split_class, stacked_operands},
+    split_class::{Copies, split_class, stacked_operands},
 };
 use policy::Tensor;
 use role::{Role, role};
@@ -45,24 +45,36 @@ impl Pass for QuantizeWeights {
         let mut origin: Vec<(usize, Vec<u32>)> = (0..before.len())
             .map(|w| (w, (0..before[w].slots.unwrap_or(1)).collect()))
             .collect();
-        let mut class = 0;
-        while class < module.funcs.len() {
-            let parts = parts(module, class, &origin, &choices);
-            if parts.len() > 1 {
+        let names: Vec<String> = module.funcs.iter().map(|f| f.name.clone()).collect();
+        let mut done: Vec<String> = Vec::new();
+        for name in &names {
+            if done.contains(name) {
+                continue;
+            }
+            // Classes that share a state are split alike.
+            let group = sharing(module, name);
+            let parts = parts(module, &group, &origin, &choices);
+            let mut copies = Copies::new();
+            for name in group {
+                let class = module.func(&name).map(FuncId::index);
+                let Some(class) = class.filter(|_| parts.len() > 1) else {
+                    done.push(name);
+                    continue;
+                };
                 if module.funcs.iter().any(|f| !f.kernels.is_empty()) {
                     let what = "weights get their types before kernels are formed";
-                    return Err(PassError::out_of_order(&module.funcs[class].name, what));
+                    return Err(PassError::out_of_order(&name, what));
                 }
                 let stacked = stacked(module, class);
-                let new = split_class(module, class, &parts);
+                let new = split_class(module, class, &parts, &mut copies);
                 origin.resize(module.weights.len(), (0, Vec::new()));
                 for (&class, part) in new.iter().zip(&parts) {
                     for (old, now) in stacked.iter().zip(self::stacked(module, class)) {
                         origin[now.index()] = (origin[old.index()].0, part.clone());
                     }
                 }
+                done.push(name);
             }
-            class += parts.len().max(1);
         }
         let mut rewrites = 0;
         for (w, (from, slots)) in origin.iter().enumerate() {
@@ -114,16 +126,16 @@ impl QuantizeWeights {
             .map(|w| role(module, WeightId(w as u32)))
             .collect();
         let has_output = roles.iter().any(|(r, _)| matches!(r, Role::Output { .. }));
-        let layers = module.layers().len() as u32;
         let mut all = Vec::with_capacity(roles.len());
         for (w, (role, padded)) in roles.into_iter().enumerate() {
             let weight = &module.weights[w];
             let class = module.class_of_weight(WeightId(w as u32));
+            let layers = class.and_then(|c| Some(module.repeat_of(c)?.layers.len()));
             let of_slot = |slot: u32| {
                 let tensor = Tensor {
                     role,
                     layer: class.and_then(|c| module.layer_of(c, slot)).unwrap_or(0),
-                    layers,
+                    layers: layers.unwrap_or_else(|| module.layers().len()) as u32,
                     cols: weight.ty.last().unwrap_or(1),
                     has_output,
                 };
@@ -167,22 +179,43 @@ fn stacked(module: &Module, class: usize) -> Vec<WeightId> {
     operands.filter_map(weight).collect()
 }
 
-/// The slots of a class, in parts that agree in the types of all weights.
+/// The classes that share a stacked state with `class`: it, and its partners' partners.
+fn sharing(module: &Module, class: &str) -> Vec<String> {
+    let mut group = vec![class.to_string()];
+    let mut next = 0;
+    while let Some(at) = group.get(next).and_then(|name| module.func(name)) {
+        let states: Vec<Operand> = stacked_operands(module, at.index())
+            .into_iter()
+            .filter(|o| matches!(o, Operand::State(_)))
+            .collect();
+        for func in &module.funcs {
+            let mut operands = func.body.iter().flat_map(|i| &i.operands);
+            if operands.any(|o| states.contains(o)) && !group.contains(&func.name) {
+                group.push(func.name.clone());
+            }
+        }
+        next += 1;
+    }
+    group
+}
+
+/// The slots of classes that are split alike, in parts that agree in the types of all weights.
 fn parts(
     module: &Module,
-    class: usize,
+    classes: &[String],
     origin: &[(usize, Vec<u32>)],
     choices: &[Vec<Choice>],
 ) -> Vec<Vec<u32>> {
-    let stacked = stacked(module, class);
-    let name = &module.funcs[class].name;
+    let all = classes.iter().filter_map(|c| module.func(c));
+    let stacked: Vec<WeightId> = all.flat_map(|c| stacked(module, c.index())).collect();
     // In the order in which the layers run; slots that no layer runs go with the first.
     let repeats = module.funcs.iter().flat_map(|f| &f.body);
     let listed = repeats.filter_map(|i| match &i.op {
         Op::Repeat(r) => Some(r.layers.iter()),
         _ => None,
     });
-    let listed = listed.flatten().filter(|(c, _)| c == name).map(|(_, s)| *s);
+    let listed = listed.flatten();
+    let listed = listed.filter(|(c, _)| classes.contains(c)).map(|(_, s)| *s);
     let slots = stacked
         .iter()
         .filter_map(|w| module.weights[w.index()].slots)

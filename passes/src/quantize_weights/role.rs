@@ -1,7 +1,7 @@
 //! What a weight is for, read off its uses: the policies speak of attention's values, of the matrix
 //! behind the activation, of the head. Names of weights play no part.
 
-use llmc_ir::{ENTRY, Func, Module, Op, Operand, ValueId, WeightId};
+use llmc_ir::{Func, Module, Op, Operand, ValueId, WeightId};
 
 use crate::{AttentionOperands, ExpertsOperands, Keys, LinearOperands};
 
@@ -88,7 +88,7 @@ fn linear(func: &Func, x: Option<&Operand>, y: Option<&ValueId>) -> Role {
         return Role::Matrix;
     };
     let from = func.def(*x).map(|d| &func.body[d].op);
-    if func.name == ENTRY && matches!(from, Some(Op::Rows(_))) {
+    if func.entry().is_some() && matches!(from, Some(Op::Rows(_))) {
         return Role::Output { table: false };
     }
     if becomes_values(func, y) {

@@ -103,6 +103,8 @@ pub struct Batch {
     pub q_start: *const i32,
     /// Keys of each sequence after this step: past plus new `[b]`.
     pub kv_len: *const i32,
+    /// Keys of each sequence's source `[b]`; zeros where the model has none.
+    pub source_len: *const i32,
     /// Token indices whose rows are gathered before the head `[r]`.
     pub rows: *const i32,
     /// The length that each sequence's rope goes by `[b]`: with `Manifest::rope_switch` the sequence's
@@ -132,14 +134,17 @@ pub struct Program {
     pub level_count: u64,
     /// Best level last.
     pub levels: *const Level,
+    /// Entries of each level's `steps`.
+    pub entry_count: u64,
 }
 
-/// The step compiled for one CPU feature level.
+/// The steps compiled for one CPU feature level.
 #[repr(C)]
 pub struct Level {
     /// NUL-terminated name, as in `Manifest::levels`.
     pub name: *const core::ffi::c_char,
-    pub step: StepFn,
+    /// One for each entry, in the order of `Manifest::entries`.
+    pub steps: *const StepFn,
 }
 
 // SAFETY: both are constant data that nobody writes.

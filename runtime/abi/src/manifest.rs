@@ -21,6 +21,12 @@ pub struct Manifest {
     /// CPU feature levels in the object, worst first: name and the features it needs, in
     /// `std::is_x86_feature_detected!` spelling.
     pub levels: Vec<LevelInfo>,
+    /// The entry that texts go through: `limits`, `inputs`, `outputs`, `taps` and `best` are its.
+    #[serde(default)]
+    pub entry: Entry,
+    /// The other entries.
+    #[serde(default)]
+    pub others: Vec<EntryInfo>,
     pub limits: Limits,
     pub vocab_size: u32,
     pub hidden_size: u32,
@@ -37,10 +43,12 @@ pub struct Manifest {
     /// What a token costs in weights, for `info`.
     #[serde(default)]
     pub traffic: Traffic,
+    #[serde(default)]
+    pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,
     pub taps: Taps,
     pub kv: Vec<KvClass>,
-    /// The phases of a step, in the order of their numbers (`MarkFn`).
+    /// The phases of all entries' steps, in the order of their numbers (`MarkFn`).
     #[serde(default)]
     pub phases: Vec<Phase>,
     /// Whether steps give the greedy choice (`StepCtx::best`).
@@ -84,6 +92,81 @@ pub enum Kind {
     #[default]
     Decoder,
     Encoder,
+    /// A decoder that continues what it has, looking at a source that an encoder has read.
+    EncoderDecoder,
+}
+
+/// A network of the model: a step function of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// The only one of decoders and encoders.
+    #[default]
+    Forward,
+    /// Reads sources whole and leaves their keys and values.
+    Encode,
+    /// Continues sequences that have a source.
+    Decode,
+    Vision,
+    Qformer,
+}
+
+/// What the runtime must know about an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryInfo {
+    pub entry: Entry,
+    pub limits: Limits,
+    pub inputs: Vec<Input>,
+    pub outputs: Vec<Output>,
+    pub taps: Taps,
+    /// Whether steps give the greedy choice (`StepCtx::best`).
+    pub best: bool,
+    /// Layers that the taps stand between.
+    pub layers: u32,
+}
+
+impl Manifest {
+    /// All entries, the main one first: the order of the steps in the code.
+    pub fn entries(&self) -> Vec<EntryInfo> {
+        let main = EntryInfo {
+            entry: self.entry,
+            limits: self.limits,
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            taps: self.taps,
+            best: self.best,
+            layers: self.num_layers,
+        };
+        let mut all = alloc::vec![main];
+        all.extend(self.others.iter().cloned());
+        all
+    }
+
+    /// The token that a text about a source starts with; where nothing says which, the pad token.
+    pub fn start_token(&self) -> u32 {
+        self.tokens.decoder_start.unwrap_or(self.tokens.pad)
+    }
+
+    /// The greatest bounds of any entry.
+    pub fn widest(&self) -> Limits {
+        self.others.iter().fold(self.limits, |a, e| Limits {
+            max_tokens: a.max_tokens.max(e.limits.max_tokens),
+            max_seqs: a.max_seqs.max(e.limits.max_seqs),
+            max_rows: a.max_rows.max(e.limits.max_rows),
+            max_context: a.max_context.max(e.limits.max_context),
+        })
+    }
+
+    /// The longest source; 0 where the model has none.
+    pub fn source_limit(&self) -> u32 {
+        let limits = self.other(Entry::Encode).map(|e| e.limits);
+        limits.map_or(0, |l| l.max_context.min(l.max_tokens))
+    }
+
+    /// An entry besides the main one.
+    pub fn other(&self, entry: Entry) -> Option<&EntryInfo> {
+        self.others.iter().find(|e| e.entry == entry)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +249,16 @@ pub struct Output {
     pub stride: u32,
 }
 
+/// Rows of floats, one a token, that an entry takes instead of ids or besides: f32 at a fixed place of
+/// the arena, where the host puts them before the step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    pub name: String,
+    pub width: u32,
+    pub offset: u64,
+    pub stride: u32,
+}
+
 /// What a row of an output stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -207,6 +300,10 @@ pub struct KvClass {
     pub window: Option<u32>,
     /// True for encoders: the pages live for one step only and one slot serves all layers.
     pub scratch: bool,
+    /// True for the keys and values of sources: `Entry::Encode` writes them once, sequences that look
+    /// at the same source share them.
+    #[serde(default)]
+    pub source: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +312,9 @@ pub struct SpecialTokens {
     pub eos: Vec<u32>,
     /// `pad_token_id` of the config, else 0.
     pub pad: u32,
+    /// What a decoder with an encoder starts with.
+    #[serde(default)]
+    pub decoder_start: Option<u32>,
 }
 
 /// generation_config.json, as far as sampling reads it.

@@ -72,12 +72,13 @@ fn the_counter_counts() {
 fn steps_allocate_nothing() {
     let manifest = fake::decoder();
     let mut model = fake::compiled(&manifest);
-    model.step = quiet_step;
+    model.steps = &[quiet_step];
     let options = llmc_runtime::engine::EngineOptions {
         threads: 2,
         plan: llmc_runtime::kv_cache::KvPlan {
             sequences: 3,
             tokens: 400,
+            source: 0,
         },
         taps: true,
     };

@@ -328,6 +328,7 @@ fn limits_are_errors() {
         plan: llmc_runtime::kv_cache::KvPlan {
             sequences: 1,
             tokens: 1,
+            source: 0,
         },
         taps: false,
     };

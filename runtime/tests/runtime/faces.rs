@@ -514,14 +514,16 @@ pub fn append_payload(path: &Path, elf: Vec<u8>, manifest: &Manifest) {
 fn start_up_gives_exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m");
+    let steps: [llmc_abi::StepFn; 1] = [fake::step];
     let levels = [Level {
         name: c"any".as_ptr(),
-        step: fake::step,
+        steps: steps.as_ptr(),
     }];
     let program = Program {
         version: ABI_VERSION.into(),
         level_count: 1,
         levels: levels.as_ptr(),
+        entry_count: 1,
     };
     let check = |manifest: &Manifest, line: &str, expected: i32| {
         executable(&path, manifest);

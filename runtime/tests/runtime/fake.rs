@@ -51,6 +51,7 @@ fn class(name: &str, window: Option<u32>, scratch: bool) -> KvClass {
         page_bytes: PAGE_BYTES,
         window,
         scratch,
+        source: false,
     }
 }
 
@@ -99,6 +100,7 @@ pub fn decoder() -> Manifest {
             bos: Some(1),
             eos: vec![2],
             pad: 9,
+            decoder_start: None,
         },
         ..Manifest::default()
     }
@@ -124,20 +126,25 @@ pub fn encoder() -> Manifest {
 }
 
 pub fn compiled(manifest: &Manifest) -> Compiled<'_> {
-    let step = match (manifest.rope_switch, manifest.rope_growth) {
-        (None, None) => step as StepFn,
-        (Some(_), _) => step_of_switch,
-        (None, Some(_)) => step_of_growth,
+    const STEPS: [StepFn; 3] = [step, step_of_switch, step_of_growth];
+    let at = match (manifest.rope_switch, manifest.rope_growth) {
+        (None, None) => 0,
+        (Some(_), _) => 1,
+        (None, Some(_)) => 2,
     };
     Compiled {
         manifest,
-        step,
+        steps: &STEPS[at..at + 1],
         weights: &[],
     }
 }
 
 pub fn engine(manifest: &Manifest, threads: u32, sequences: usize, tokens: usize) -> Engine<'_> {
-    let plan = KvPlan { sequences, tokens };
+    let plan = KvPlan {
+        sequences,
+        tokens,
+        source: 0,
+    };
     Engine::new(
         compiled(manifest),
         EngineOptions {
@@ -155,7 +162,7 @@ pub fn session<'a>(manifest: &'a Manifest, tokenizer: &'a [u8]) -> Session<'a> {
         manifest,
         tokenizer,
         weights,
-        step: compiled(manifest).step,
+        steps: compiled(manifest).steps,
         level: 0,
         threads: 2,
         quiet: true,
