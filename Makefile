@@ -37,7 +37,7 @@ test-full: setup lint ## the same in release mode, with more real models and the
 demo: build ## fetch a sentence encoder and a language model, compile them, embed, talk
 	@LLMC=$(LLMC) examples/demo.sh
 
-bench: build ## next to onnxruntime and llama.cpp, in one run; BENCH=encoders|decoders for one of them
+bench: build ## next to onnxruntime, OpenVINO and llama.cpp, in one run; BENCH=encoders|decoders for one of them
 	@LLMC=$(LLMC) bench/run.sh
 
 clean: ## remove what was built

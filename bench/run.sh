@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Purpose: what llmc compiles next to its peers, alternating in one run: encoders next to onnxruntime, decoders next to
-#          llama.cpp. Markdown tables on standard output, JSON lines in target/bench/{encoders,decoders}.jsonl.
+# Purpose: what llmc compiles next to its peers, alternating in one run: encoders next to onnxruntime and OpenVINO, decoders
+#          next to llama.cpp. Markdown tables on standard output, JSON lines in target/bench/{encoders,decoders}.jsonl.
 # Usage:   make bench          or: [LLMC=…/llmc] bench/run.sh [encoders|decoders|all] [MODEL…] [OPTIONS]
-#          Without a part, $BENCH says which, else all. MODEL (decoders): a name of examples/get_models.sh --list, or a
+#          Without a part, $BENCH says which, else all. MODEL (with a part): a name of examples/get_models.sh --list, or a
 #          path. OPTIONS: --threads 1,2  --repeats 5  --cases …  --compile "OPTIONS"  --peer-only  --llmc-only (decoders)
+#          --precisions f32,int8 (encoders)
 # Example: bench/run.sh decoders gemma3-270m --threads 1 --cases 512+128 --repeats 3
 #          Python packages are kept in ~/.cache/llmc/venv. A quiet machine gives the better answer.
 set -euo pipefail
@@ -19,9 +20,9 @@ case ${1:-} in encoders | decoders | all) part=$1; shift ;; esac
 named=()
 while [ $# -gt 0 ] && [[ $1 != -* ]]; do named+=("$1"); shift; done
 case $part in
-  encoders | all)
-    [ ${#named[@]} -eq 0 ] || { echo "bench: models are named for the part \`decoders\` only" >&2; exit 2; } ;;
-  decoders) ;;
+  all)
+    [ ${#named[@]} -eq 0 ] || { echo "bench: models are named for one part: encoders or decoders" >&2; exit 2; } ;;
+  encoders | decoders) ;;
   *) echo "bench: BENCH is \`$part\`, expected encoders, decoders or all" >&2; exit 2 ;;
 esac
 
@@ -39,11 +40,20 @@ venv() {
 }
 
 encoders() {
-  examples/get_models.sh all-minilm-l6-v2 >&2 || return 1
+  local name paths=()
+  [ ${#named[@]} -gt 0 ] || named=(all-minilm-l6-v2 all-mpnet-base-v2)
+  for name in "${named[@]}"; do
+    if [[ $name == */* ]]; then
+      paths+=("$name")
+    else
+      examples/get_models.sh "$name" >&2 || return 1
+      paths+=("$models/$name")
+    fi
+  done
   # sympy: onnxruntime.transformers wants it
-  venv onnxruntime numpy onnx onnxruntime safetensors sympy -- numpy onnx onnxruntime safetensors sympy || return 1
-  "$target/release/llmc-bench" encoders "$models/all-minilm-l6-v2" --python "$venvs/onnxruntime/bin/python" --llmc "$llmc" \
-    --golden tests/golden/real/all-minilm-l6-v2 --cache "$models/bench" --record "$target/bench/encoders.jsonl" "$@"
+  venv encoders numpy onnx onnxruntime openvino safetensors sympy -- numpy onnx onnxruntime openvino safetensors sympy || return 1
+  "$target/release/llmc-bench" encoders "${paths[@]}" --python "$venvs/encoders/bin/python" --llmc "$llmc" \
+    --golden tests/golden/real --cache "$models/bench" --record "$target/bench/encoders.jsonl" "$@"
 }
 
 decoders() {
@@ -68,7 +78,9 @@ cargo build --quiet --release --locked -p llmc-bench
 status=0
 case $part in
   all)
+    named=()
     encoders "$@" || status=1
+    named=()
     decoders "$@" || status=1 ;;
   *) "$part" "$@" || status=$? ;;
 esac

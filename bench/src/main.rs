@@ -1,5 +1,5 @@
-//! Measures what llmc compiles next to what people use today, in one run: sentence encoders next to onnxruntime,
-//! decoders next to llama.cpp.
+//! Measures what llmc compiles next to what people use today, in one run: sentence encoders next to onnxruntime and
+//! OpenVINO, decoders next to llama.cpp.
 //!
 //! In: models, the compiler, a Python that has the peer. Out: a Markdown table of medians and ratios on standard
 //! output, and the same as JSON lines in a file; notes and progress on standard error.

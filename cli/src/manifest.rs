@@ -2,14 +2,15 @@
 //! made of it, in the runtime's terms.
 
 use llmc_abi::{
-    ABI_VERSION, EntryInfo, GenerationDefaults, Kind, LevelInfo, Manifest, SpecialTokens,
+    ABI_VERSION, EntryInfo, GenerationDefaults, Head, HeadTask, Kind, LevelInfo, Manifest, Scores,
+    SentenceFace, SpecialTokens,
 };
 use llmc_codegen::{
     pack::WeightPlan,
     step::{EntryPlan, StepPlan},
     target::{FeatureLevel, Target},
 };
-use llmc_frontend::{Model, ModelDir, preprocessor::Preprocessor};
+use llmc_frontend::{Model, ModelDir, models::Task, preprocessor::Preprocessor};
 use llmc_ir::{DType, Module, Op, rope::LengthRule};
 use llmc_passes::Precision;
 
@@ -127,6 +128,15 @@ pub fn manifest(
             Some(LengthRule::Prompt(at)) => Some(at),
             Some(LengthRule::Switch(_)) | None => None,
         },
+        head: head(model),
+        sentence: dir
+            .sentence
+            .as_ref()
+            .map_or_else(SentenceFace::default, |s| SentenceFace {
+                normalized: s.normalize,
+                lower_case: s.lower_case,
+                prompt: s.default_prompt.clone().unwrap_or_default(),
+            }),
     }
 }
 
@@ -152,4 +162,27 @@ pub fn image_steps(preprocessor: &Preprocessor, size: [u32; 2]) -> llmc_abi::Ima
         normalize: preprocessor.normalize,
         size,
     }
+}
+
+/// What the head of an encoder gives.
+fn head(model: &Model) -> Option<Head> {
+    let task = match model.task {
+        Task::Base | Task::CausalLm => return None,
+        Task::MaskedLm => HeadTask::MaskedLm,
+        Task::QuestionAnswering => HeadTask::QuestionAnswering,
+        Task::SequenceClassification => HeadTask::SequenceClassification,
+        Task::TokenClassification => HeadTask::TokenClassification,
+    };
+    let scores = |scores| match scores {
+        llmc_frontend::Scores::Logits => Scores::Logits,
+        llmc_frontend::Scores::Sigmoid => Scores::Sigmoid,
+        llmc_frontend::Scores::Softmax => Scores::Softmax,
+    };
+    let labels = model.labels.as_ref();
+    Some(Head {
+        task,
+        labels: labels.map_or_else(Vec::new, |labels| labels.names.clone()),
+        scores: labels.map_or(Scores::Logits, |labels| scores(labels.scores)),
+        relevance: labels.map_or(Scores::Logits, |labels| scores(labels.relevance)),
+    })
 }

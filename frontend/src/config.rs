@@ -75,6 +75,23 @@ impl Config {
         }
     }
 
+    /// The same, where fields stand under names of the family's own: (the usual name, the file's).
+    pub fn with_names(&self, fields: &[(&str, &str)]) -> Self {
+        let mut members = Object::clone(&self.members);
+        let mut names = IndexMap::clone(&self.names);
+        for (usual, own) in fields {
+            if let Some(value) = self.members.get(*own) {
+                members.insert((*usual).to_owned(), value.clone());
+            }
+            names.insert(format!("{}{usual}", self.at), self.called(own));
+        }
+        Self {
+            members: Arc::new(members),
+            names: Arc::new(names),
+            ..self.clone()
+        }
+    }
+
     /// The file, for messages.
     pub fn file(&self) -> &Path {
         &self.file

@@ -13,11 +13,12 @@
 
 use llmc_ir::{DType, Module};
 
-use crate::blocks::{Blueprint, Catalog, Classes, Graph, Wanted};
+use crate::blocks::{Blueprint, Catalog, Classes, Graph, TaskHead, Wanted};
 use crate::config::ModelType;
 use crate::error::{Problem, Result};
+use crate::labels::Labels;
 use crate::model_dir::ModelDir;
-use crate::models::{self, Request};
+use crate::models::{self, Request, Task};
 use crate::weights::WeightSource;
 use crate::weights::bound::{Anything, BoundWeights, HEAD, Naming};
 
@@ -49,6 +50,10 @@ pub struct Model {
     pub architecture: String,
     /// What it is for.
     pub kind: Kind,
+    /// What its head gives.
+    pub task: Task,
+    /// What the outputs of a classifier are called.
+    pub labels: Option<Labels>,
     /// The module of stage `model`.
     pub module: Module,
     /// The weights that it names.
@@ -80,6 +85,9 @@ impl Model {
                 family.name
             );
             return Err(Problem::of(c.file(), what).unsupported());
+        }
+        if let (Some(sentence), Blueprint::Encoder(encoder)) = (&dir.sentence, &blueprint) {
+            sentence.check_width(encoder.hidden)?;
         }
         let max_context = context(&blueprint, options)?;
         let deviation = c.real_or("initializer_range", 0.0..=1e3, 0.02)? as f32;
@@ -123,10 +131,16 @@ impl Model {
                 (kind, model.hidden, &model.embeddings)
             }
         };
+        let labels = match task {
+            Task::SequenceClassification | Task::TokenClassification => Some(Labels::of(c)?),
+            Task::Base | Task::CausalLm | Task::MaskedLm | Task::QuestionAnswering => None,
+        };
         Ok(Self {
             family: family.name,
             architecture: architecture.to_owned(),
             kind,
+            task,
+            labels,
             module,
             weights,
             hidden_size,
@@ -192,27 +206,39 @@ fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
     let (head, tokens) = match blueprint {
         Blueprint::Decoder(decoder) => {
             let head = decoder.head.as_mut().map(|head| &mut head.tensor);
-            (head, decoder.embeddings.tokens)
+            (head, decoder.embeddings.tokens.tensor)
         }
         Blueprint::EncoderDecoder(model) => {
             let head = model.decoder.as_ref().map(|_| &mut model.head.tensor);
-            (head, model.embeddings.tokens)
+            (head, model.embeddings.tokens.tensor)
         }
-        Blueprint::Encoder(_) => return Ok(()),
+        Blueprint::Encoder(encoder) => {
+            let tokens = encoder.embeddings.tokens.tensor;
+            if let Some(TaskHead::MaskedLm(head)) = encoder.head.as_mut()
+                && head.tied
+            {
+                head.tied = !differs(naming, &format!("{}.weight", head.decoder), tokens)?;
+            }
+            return Ok(());
+        }
     };
-    let Some(head) = head.filter(|tensor| tensor.is_none()) else {
-        return Ok(());
-    };
-    let tokens = naming.stored(tokens.tensor);
-    let (Some((own, own_info)), Some((tokens, tokens_info))) = (naming.stored(HEAD), tokens) else {
-        return Ok(());
-    };
-    let same =
-        own_info == tokens_info && same_bytes(naming.source, &own, &tokens, own_info.bytes())?;
-    if !same {
+    if let Some(head) = head.filter(|tensor| tensor.is_none())
+        && differs(naming, HEAD, tokens)?
+    {
         *head = Some(HEAD);
     }
     Ok(())
+}
+
+/// Whether the checkpoint has both tensors, and they are not the same.
+fn differs(naming: &Naming, own: &str, tokens: &str) -> Result<bool> {
+    let (own, tokens) = (naming.stored(own), naming.stored(tokens));
+    let (Some((own, own_info)), Some((tokens, tokens_info))) = (own, tokens) else {
+        return Ok(false);
+    };
+    let same =
+        own_info == tokens_info && same_bytes(naming.source, &own, &tokens, own_info.bytes())?;
+    Ok(!same)
 }
 
 fn same_bytes(source: &dyn WeightSource, a: &str, b: &str, bytes: u64) -> Result<bool> {

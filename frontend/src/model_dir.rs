@@ -89,9 +89,6 @@ impl ModelDir {
             vocabulary.unwrap_or(crate::limits::VOCABULARY),
         )?;
         let tokenizer = open_tokenizer(&folder, overrides.tokenizer.as_deref(), vocabulary)?;
-        if let Some(sentence) = &sentence {
-            sentence.check_width(config.width()?)?;
-        }
         let weights = Weights::Path(overrides.weights.clone().unwrap_or(folder));
         Ok(Self {
             name: name(input),

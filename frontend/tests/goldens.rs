@@ -222,12 +222,24 @@ fn gemma3_alternates_classes() {
 
 #[test]
 fn heads_of_other_tasks_are_refused_by_name() {
-    let error = build("bert_seqcls", &BuildOptions::default())
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+    let text = std::fs::read_to_string(golden.join("models/bert_seqcls/config.json")).unwrap();
+    let class = "BertForNextSentencePrediction";
+    std::fs::write(
+        &config,
+        text.replace("BertForSequenceClassification", class),
+    )
+    .unwrap();
+    let input = Input::resolve(config.to_str().unwrap()).unwrap();
+    let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
+    let error = Model::build(&dir, &BuildOptions::default())
         .err()
         .unwrap()
         .to_string();
-    let expected =
-        "`architectures`: found BertForSequenceClassification, supported are BertModel, ";
+    let expected = format!("`architectures`: found {class}, supported are AlbertModel, ");
+    let expected = expected.as_str();
     assert!(
         error.starts_with("not supported yet: ") && error.contains(expected),
         "{error}"

@@ -408,8 +408,13 @@ impl Module {
     /// The entry that a function is, or that repeats it.
     pub fn entry_of(&self, func: &Func) -> Option<Entry> {
         func.entry().or_else(|| {
-            let runs = |f: &Func| f.repeats().any(|r| r.layers.iter().any(|l| l.0 == func.name));
-            self.entries().find(|(_, f)| runs(f)).map(|(entry, _)| entry)
+            let runs = |f: &Func| {
+                f.repeats()
+                    .any(|r| r.layers.iter().any(|l| l.0 == func.name))
+            };
+            self.entries()
+                .find(|(_, f)| runs(f))
+                .map(|(entry, _)| entry)
         })
     }
 
@@ -438,11 +443,17 @@ impl Module {
         self.funcs.iter().flat_map(Func::repeats).find(runs)
     }
 
-    /// The absolute index of the first layer that uses slot `slot` of `class`.
+    /// The index among the checkpoint's layers of slot `slot` of `class`, which `{layer}` in names stands
+    /// for: layers are counted where they run first, so that one that runs several times counts once.
     pub fn layer_of(&self, class: &str, slot: u32) -> Option<u32> {
-        let layers = &self.repeat_of(class)?.layers;
-        let found = layers.iter().position(|(c, s)| c == class && *s == slot);
-        found.map(|i| i as u32)
+        let mut seen = std::collections::HashSet::new();
+        for (c, s) in &self.repeat_of(class)?.layers {
+            if c == class && *s == slot {
+                return Some(seen.len() as u32);
+            }
+            seen.insert((c.as_str(), *s));
+        }
+        None
     }
 
     /// Whether a state holds a source's keys and values: written by one function, read by others.

@@ -25,8 +25,8 @@
 //! text. Deliberately not here: choices about what to print; a dump is always whole.
 
 use crate::{
-    Dims, Func, Inst, Layout, Module, Operand, Pack, Place, Source, SourcePart, State, Sym, ValueId,
-    Weight, attr::short,
+    Dims, Func, Inst, Layout, Module, Operand, Pack, Place, Source, SourcePart, State, Sym,
+    ValueId, Weight, attr::short,
 };
 use std::fmt;
 

@@ -27,14 +27,44 @@ pub trait TensorSource: Sync {
     fn release(&self, name: &str, range: Range<u64>);
 }
 
-/// A source pattern with the absolute layer filled in.
+/// A source pattern with the absolute layer filled in: `{layer}`, or where groups of layers are numbered
+/// `{layer/2}` (the group) and `{layer%2}` (the layer within it).
 pub fn tensor_name(pattern: &str, layer: Option<u32>) -> Cow<'_, str> {
-    match layer {
-        Some(l) if pattern.contains("{layer}") => {
-            Cow::Owned(pattern.replace("{layer}", &l.to_string()))
+    let (Some(layer), true) = (layer, names_layer(pattern)) else {
+        return Cow::Borrowed(pattern);
+    };
+    let mut name = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some((before, place)) = rest.split_once("{layer") {
+        name.push_str(before);
+        let Some((how, behind)) = place.split_once('}') else {
+            name.push_str("{layer");
+            rest = place;
+            continue;
+        };
+        let parted = |sign| {
+            how.strip_prefix(sign)?
+                .parse()
+                .ok()
+                .filter(|&n: &u32| n > 0)
+        };
+        match (parted('/'), parted('%')) {
+            _ if how.is_empty() => name.push_str(&layer.to_string()),
+            (Some(n), _) => name.push_str(&(layer / n).to_string()),
+            (None, Some(n)) => name.push_str(&(layer % n).to_string()),
+            (None, None) => name.push_str(&format!("{{layer{how}}}")),
         }
-        _ => Cow::Borrowed(pattern),
+        rest = behind;
     }
+    name.push_str(rest);
+    Cow::Owned(name)
+}
+
+/// Whether a source pattern has a place for the layer.
+pub fn names_layer(pattern: &str) -> bool {
+    ["{layer}", "{layer/", "{layer%"]
+        .iter()
+        .any(|place| pattern.contains(place))
 }
 
 /// Elements of `dtype`, as a checkpoint stores them, as f32, exactly. `bytes` are whole elements or
@@ -59,5 +89,23 @@ pub fn to_f32(dtype: DType, bytes: &[u8]) -> Vec<f32> {
             .collect(),
         DType::Block(format) => format.dequantize(bytes),
         DType::Int8 | DType::Q8(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_numbered() {
+        let of = |pattern| tensor_name(pattern, Some(5)).into_owned();
+        assert_eq!(of("a.{layer}.b.{layer}"), "a.5.b.5");
+        assert_eq!(of("a.{layer/2}.b.{layer%2}"), "a.2.b.1");
+        assert_eq!(
+            of("a.{layer/0}.{layer%x}.{layer"),
+            "a.{layer/0}.{layer%x}.{layer"
+        );
+        assert_eq!(of("a"), "a");
+        assert_eq!(tensor_name("a.{layer}", None), "a.{layer}");
     }
 }

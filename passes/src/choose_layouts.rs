@@ -19,8 +19,7 @@
 //! | norm (`quantize`'s too), bias, attention bias, `substitute` | vector, as the row that it goes with |
 
 use llmc_ir::{
-    DType, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, TensorType, ValueId,
-    WeightId,
+    DType, FuncId, Inst, Layout, Module, Op, Operand, Pack, Place, TensorType, ValueId, WeightId,
 };
 
 use crate::{

@@ -30,9 +30,10 @@ pub struct BenchArgs {
     /// Sequences at once [default: 1, encoders 32]
     #[arg(short = 'b', value_name = "BATCH", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: Option<u32>,
-    /// Tokens of a sequence, for encoders [default: 128, or what the model takes]
-    #[arg(short = 's', value_name = "SEQ", value_parser = clap::value_parser!(u32).range(1..))]
-    pub seq: Option<u32>,
+    /// Tokens of a sequence, for encoders; several are taken in turn [default: 128, or what the model takes]
+    #[arg(short = 's', value_name = "SEQ[,SEQ…]", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub seq: Vec<u32>,
     /// Runs of each measure
     #[arg(short = 'r', default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
@@ -148,17 +149,21 @@ fn named(test: String, batch: usize) -> String {
 fn encode(session: &Session<'_>, args: &BenchArgs) -> Result<Measure> {
     let m = session.manifest;
     let limit = session.max_input();
-    let seq = match args.seq {
-        Some(s) if s as usize > limit => {
-            return Err(Error::Usage(format!(
-                "-s {s}: this model takes {limit} tokens"
-            )));
-        }
-        Some(s) => s as usize,
-        None => limit.min(128),
+    if let Some(s) = args.seq.iter().find(|&&s| s as usize > limit) {
+        return Err(Error::Usage(format!(
+            "-s {s}: this model takes {limit} tokens"
+        )));
+    }
+    let seqs: Vec<usize> = match args.seq.as_slice() {
+        [] => vec![limit.min(128)],
+        list => list.iter().map(|&s| s as usize).collect(),
     };
     let batch = args.batch.unwrap_or(32) as usize;
-    let texts: Vec<Vec<i32>> = (0..batch).map(|i| ids(session, seq, i)).collect();
+    let lengths = seqs.iter().copied().cycle().take(batch);
+    let texts: Vec<Vec<i32>> = lengths
+        .enumerate()
+        .map(|(i, seq)| ids(session, seq, i))
+        .collect();
     let rows = if m.outputs.iter().any(|o| o.per == Per::Row) {
         Rows::All
     } else {
@@ -181,8 +186,9 @@ fn encode(session: &Session<'_>, args: &BenchArgs) -> Result<Measure> {
         engine.run(&works, &mut |_| Ok(()))?;
         rates.push(rate(batch, start.elapsed()));
     }
+    let seqs: Vec<String> = seqs.iter().map(usize::to_string).collect();
     Ok(Measure {
-        test: format!("embed b{batch} s{seq}"),
+        test: format!("embed b{batch} s{}", seqs.join(",")),
         unit: "sent_s",
         depth: 0,
         rates,
@@ -190,7 +196,7 @@ fn encode(session: &Session<'_>, args: &BenchArgs) -> Result<Measure> {
 }
 
 /// Rows of the model's head for one token a sequence; none for models without a head.
-fn last_row(session: &Session<'_>) -> Rows {
+fn last_row(session: &Session<'_>) -> Rows<'static> {
     let head = session.manifest.outputs.iter().any(|o| o.per == Per::Row);
     if head { Rows::Last } else { Rows::None }
 }
@@ -236,7 +242,11 @@ fn decode(
         depth,
         rates,
     };
-    let (read, depth) = if has_source { ("enc", 0) } else { ("pp", prompt) };
+    let (read, depth) = if has_source {
+        ("enc", 0)
+    } else {
+        ("pp", prompt)
+    };
     let measures = [
         (prompt, measure(format!("{read}{prompt}"), 0, pp)),
         (new, measure(format!("tg{new}"), depth, tg)),
@@ -252,7 +262,7 @@ fn feed<'a>(
     engine: &mut Engine<'_>,
     seqs: &[SeqId],
     pieces: impl Iterator<Item = &'a [i32]>,
-    rows: Rows,
+    rows: Rows<'a>,
 ) -> Result<()> {
     engine.run(&works(seqs, pieces, rows), &mut |_| Ok(()))
 }
@@ -260,7 +270,7 @@ fn feed<'a>(
 fn works<'a>(
     seqs: &[SeqId],
     pieces: impl Iterator<Item = &'a [i32]>,
-    rows: Rows,
+    rows: Rows<'a>,
 ) -> Vec<Work<'a>> {
     let work = |(ids, &seq)| Work {
         seq: Some(seq),

@@ -3,14 +3,19 @@
 //! Input: arguments. Output: a parsed [`Cli`], or clap's message. Tasks that a model may lack are
 //! parsed all the same, so that they are refused by name. Not here: running anything.
 
+use crate::answer::AnswerArgs;
 use crate::bench::BenchArgs;
 use crate::chat::ChatArgs;
+use crate::classify::ClassifyArgs;
 use crate::embed::EmbedArgs;
+use crate::fill_mask::FillMaskArgs;
 use crate::generate::GenerateArgs;
 use crate::infer::InferArgs;
 use crate::info::InfoArgs;
 use crate::perplexity::PerplexityArgs;
 use crate::profile::ProfileArgs;
+use crate::rerank::RerankArgs;
+use crate::tag::TagArgs;
 use crate::text_tools::{DetokenizeArgs, TokenizeArgs};
 use crate::threads::MAX_THREADS;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -60,6 +65,16 @@ pub enum Task {
     Chat(Box<ChatArgs>),
     /// Print a vector for each text
     Embed(EmbedArgs),
+    /// Print labels of each text
+    Classify(ClassifyArgs),
+    /// Print the entities of each text
+    Tag(TagArgs),
+    /// Print what may stand in the masks of each text
+    FillMask(FillMaskArgs),
+    /// Print how relevant each text is to a query
+    Rerank(RerankArgs),
+    /// Print where in a text the answers to questions stand
+    Answer(AnswerArgs),
     /// Named tensors in, named tensors out
     Infer(Box<InferArgs>),
     /// Text to token ids
@@ -77,17 +92,7 @@ pub enum Task {
     /// Check the weights against their digest
     Verify,
     #[command(hide = true)]
-    Classify(Rest),
-    #[command(hide = true)]
-    Tag(Rest),
-    #[command(hide = true)]
-    FillMask(Rest),
-    #[command(hide = true)]
-    Rerank(Rest),
-    #[command(hide = true)]
     Caption(Rest),
-    #[command(hide = true)]
-    Answer(Rest),
     #[command(hide = true)]
     Serve(Rest),
 }
@@ -146,8 +151,15 @@ mod tests {
             "profile -p 8 -n 4 --json -t 1",
             "info --json --quiet",
             "verify",
-            "classify anything --at all",
-            "fill-mask x",
+            "embed a --dimensions 64",
+            "classify a b --top-k 3 --json",
+            "classify",
+            "tag - --aggregation none --stride 5",
+            "fill-mask x --top-k 2",
+            "rerank q a b --top-k 1",
+            "rerank q",
+            "answer --context c q --max-length 3 --window 9 --stride 2 --no-answer",
+            "caption anything --at all",
         ] {
             assert!(check(line).is_ok(), "{line}");
         }
@@ -167,6 +179,8 @@ mod tests {
             "tokenize --ids --jsonl",
             "detokenize",
             "perplexity",
+            "rerank",
+            "tag x --aggregation nonsense",
             "bench -r 0",
         ] {
             assert_eq!(check(line).err(), Some(2), "{line}");

@@ -17,8 +17,7 @@ use crate::recorder::{Keys, Recorder};
 use crate::threads::{Pool, granted_cores};
 use crate::{Error, Result};
 use llmc_abi::{
-    ABI_VERSION, Batch, Best, Entry, EntryInfo, Kind, Limits, Manifest, Per, StepCtx, StepFn,
-    LANES,
+    ABI_VERSION, Batch, Best, Entry, EntryInfo, Kind, LANES, Limits, Manifest, Per, StepCtx, StepFn,
 };
 use std::ptr;
 
@@ -42,10 +41,12 @@ pub struct EngineOptions {
 
 /// Which rows of an item go through the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
+pub enum Rows<'a> {
     None,
     Last,
     All,
+    /// These tokens of the item, encoders only.
+    At(&'a [usize]),
 }
 
 /// New tokens of one sequence. A run may hold a sequence once only.
@@ -56,7 +57,7 @@ pub struct Work<'a> {
     pub ids: &'a [i32],
     /// Token types `[ids.len()]`, or empty: all zero.
     pub types: &'a [i32],
-    pub rows: Rows,
+    pub rows: Rows<'a>,
 }
 
 /// The part of an item that a step computed.
@@ -73,7 +74,7 @@ pub struct Span {
     /// First row of the step that belongs to the item, and how many do.
     pub row: usize,
     pub rows: usize,
-    /// The token of the first row, as an index into the item's ids.
+    /// The token of the first row, as an index into the item's ids; for [`Rows::At`] an index into the list.
     pub row_first: usize,
     /// True for the item's last step.
     pub last: bool,
@@ -357,6 +358,13 @@ impl<'m> Engine<'m> {
                 "{what} {have} tokens, this model takes {limit}"
             )));
         }
+        if let Rows::At(list) = work.rows
+            && (!self.ready().whole || list.iter().any(|&i| i >= work.ids.len()))
+        {
+            return Err(Error::Run(
+                "rows of a list that does not fit the item".into(),
+            ));
+        }
         if work.rows != Rows::None && limits.max_rows == 0 {
             return Err(Error::Unsupported(
                 "this model has no rows to give out".into(),
@@ -413,7 +421,8 @@ impl<'m> Engine<'m> {
             self.place_rows(rows);
             self.step();
             // What a whole sequence leaves is a source, which does not grow.
-            let grows = |span: &&Span| works[span.work].seq.is_some() && !self.entries[self.entry].whole;
+            let grows =
+                |span: &&Span| works[span.work].seq.is_some() && !self.entries[self.entry].whole;
             for span in self.spans.iter().filter(grows) {
                 if let Some(seq) = works[span.work].seq {
                     self.kv.advance(seq, span.len);
@@ -449,6 +458,7 @@ impl<'m> Engine<'m> {
                     Rows::None => (0, 0),
                     Rows::Last => (total - 1, 1),
                     Rows::All => (*done, total - *done),
+                    Rows::At(list) => (*done, list.len() - *done),
                 };
                 let rows = wanted.min(rows_left);
                 if total > tokens_left || wanted > 0 && rows == 0 {
@@ -475,7 +485,7 @@ impl<'m> Engine<'m> {
                 let (rows, row_first) = match work.rows {
                     Rows::All => (len, *done),
                     Rows::Last if last => (1, total - 1),
-                    Rows::Last | Rows::None => (0, *done),
+                    Rows::Last | Rows::None | Rows::At(_) => (0, *done),
                 };
                 if len == 0 || rows > rows_left {
                     break;
@@ -549,8 +559,14 @@ impl<'m> Engine<'m> {
                 None => self.types.extend(std::iter::repeat_n(0, span.len)),
             }
             self.seq.extend(std::iter::repeat_n(index as i32, span.len));
-            let row = span.token + span.row_first - span.first;
-            self.rows.extend((row..row + span.rows).map(|i| i as i32));
+            if let Rows::At(list) = work.rows {
+                let list = &list[span.row_first..span.row_first + span.rows];
+                self.rows
+                    .extend(list.iter().map(|i| (span.token + i) as i32));
+            } else {
+                let row = span.token + span.row_first - span.first;
+                self.rows.extend((row..row + span.rows).map(|i| i as i32));
+            }
             let length = work.seq.and_then(|s| self.rope_length.get(s.0 as usize));
             let length = length.copied().unwrap_or(past + span.len);
             self.lengths.push(length as i32);
@@ -624,11 +640,15 @@ impl<'m> Engine<'m> {
         unsafe { self.pool.run(entry.step, &ctx) };
         if let Some(recorder) = &mut self.recorder {
             let keys = self.kv_len.iter().zip(&self.source_len);
-            let sequences = self.q_start.windows(2).zip(keys).map(|(q, (&keys, &source))| Keys {
-                new: (q[1] - q[0]) as u64,
-                keys: keys as u64,
-                source: source as u64,
-            });
+            let sequences = self
+                .q_start
+                .windows(2)
+                .zip(keys)
+                .map(|(q, (&keys, &source))| Keys {
+                    new: (q[1] - q[0]) as u64,
+                    keys: keys as u64,
+                    source: source as u64,
+                });
             recorder.finish(self.model.manifest, batch.n, batch.r, sequences);
         }
     }
@@ -643,7 +663,10 @@ impl Ready {
         if l.max_tokens == 0
             || l.max_seqs == 0
             || outputs.any(|o| narrow(o.width, o.stride))
-            || info.inputs.iter().any(|i| narrow(i.width, i.stride) || i.width == 0)
+            || info
+                .inputs
+                .iter()
+                .any(|i| narrow(i.width, i.stride) || i.width == 0)
         {
             return Err(Error::Payload(
                 "the manifest's limits, inputs or outputs make no sense".into(),

@@ -11,7 +11,10 @@ use crate::payload::Payload;
 use crate::session::Session;
 use crate::threads::granted_cores;
 use crate::timings::Timings;
-use crate::{Error, Result, bench, chat, cli, embed, generate, infer, info, perplexity, profile};
+use crate::{
+    Error, Result, answer, bench, chat, classify, cli, embed, fill_mask, generate, infer, info,
+    perplexity, profile, rerank, tag,
+};
 use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
 use std::ffi::{CStr, OsString};
 use std::io::{BufReader, BufWriter, IsTerminal, Write};
@@ -128,6 +131,26 @@ fn start(
             payload.warm();
             embed::embed(&session, &args, &mut input, out)
         }
+        Some(Task::Classify(args)) => {
+            payload.warm();
+            classify::classify(&session, &args, &mut input, out)
+        }
+        Some(Task::Tag(args)) => {
+            payload.warm();
+            tag::tag(&session, &args, &mut input, out)
+        }
+        Some(Task::FillMask(args)) => {
+            payload.warm();
+            fill_mask::fill_mask(&session, &args, &mut input, out)
+        }
+        Some(Task::Rerank(args)) => {
+            payload.warm();
+            rerank::rerank(&session, &args, &mut input, out)
+        }
+        Some(Task::Answer(args)) => {
+            payload.warm();
+            answer::answer(&session, &args, &mut input, out)
+        }
         Some(Task::Infer(args)) => {
             payload.warm();
             infer::infer(&session, &args)
@@ -151,12 +174,7 @@ fn start(
             session.note(&format!("{}: the weights match their digest", m.name));
             Ok(())
         }
-        Some(Task::Classify(_)) => session.need(false, "classify"),
-        Some(Task::Tag(_)) => session.need(false, "tag"),
-        Some(Task::FillMask(_)) => session.need(false, "fill-mask"),
-        Some(Task::Rerank(_)) => session.need(false, "rerank"),
         Some(Task::Caption(_)) => session.need(false, "caption"),
-        Some(Task::Answer(_)) => session.need(false, "answer"),
         Some(Task::Serve(_)) => session.need(false, "serve"),
     }
 }

@@ -50,6 +50,9 @@ pub struct InferArgs {
     pub flags: GenerationFlags,
 }
 
+/// Outputs that are one number for each token: `[batch, tokens]`.
+const SPANS: [&str; 2] = ["start_logits", "end_logits"];
+
 /// What a tensor of the file is made of.
 #[derive(Clone, Copy)]
 pub(crate) enum Source {
@@ -549,6 +552,7 @@ fn create_file(
     for (index, o) in m.outputs.iter().enumerate() {
         let width = o.width as usize;
         let shape = match o.per {
+            Per::Token if SPANS.contains(&o.name.as_str()) => vec![b, s],
             Per::Row | Per::Token => vec![b, s, width],
             Per::Sequence => vec![b, width],
         };

@@ -51,7 +51,12 @@ fn create_file(
     if args.probs {
         let logits = m.outputs.iter().find(|o| o.name == "logits");
         let vocab = logits.map_or(0, |o| o.width as usize);
-        add(("probs".into(), vec![rows, vocab]), m.entry, Source::Probs, 0);
+        add(
+            ("probs".into(), vec![rows, vocab]),
+            m.entry,
+            Source::Probs,
+            0,
+        );
     }
     if run.generation.beams.is_some() {
         let spec = ("sequences_scores".into(), vec![texts]);

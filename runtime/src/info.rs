@@ -7,7 +7,7 @@ use crate::cpu::has_feature;
 use crate::kv_cache::{KvPlan, reserved_bytes};
 use crate::session::Session;
 use crate::{Error, Result};
-use llmc_abi::{Kind, PAGE_TOKENS};
+use llmc_abi::{HeadTask, Kind, PAGE_TOKENS};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -51,6 +51,9 @@ fn memory(session: &Session<'_>) -> Memory {
 pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
     let m = session.manifest;
     let text = m.has_tokenizer;
+    let head = |task| text && m.head.as_ref().is_some_and(|h| h.task == task);
+    let sequence = head(HeadTask::SequenceClassification);
+    let one = m.head.as_ref().is_some_and(|h| h.labels.len() == 1);
     [
         ("generate", session.generates() && text),
         (
@@ -58,6 +61,11 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
             session.generates() && text && m.chat_template.is_some(),
         ),
         ("embed", m.embeds && text),
+        ("classify", sequence),
+        ("tag", head(HeadTask::TokenClassification)),
+        ("fill-mask", head(HeadTask::MaskedLm)),
+        ("rerank", sequence && one),
+        ("answer", head(HeadTask::QuestionAnswering)),
         ("infer", true),
         ("tokenize", text),
         ("detokenize", text),

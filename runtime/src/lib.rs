@@ -10,6 +10,7 @@
 //! Deliberately not here: model formats, anything about layers or kernels (the generated code
 //! knows those), and the network.
 
+pub mod answer;
 pub mod barrier;
 pub mod beam_search;
 pub mod beam_sequences;
@@ -17,6 +18,7 @@ pub mod beam_text;
 pub mod bench;
 pub mod chat;
 pub mod chat_template;
+pub mod classify;
 pub mod cli;
 pub mod cpu;
 pub mod decode_loop;
@@ -24,6 +26,7 @@ pub mod embed;
 pub mod engine;
 pub mod entry;
 pub mod error;
+pub mod fill_mask;
 pub mod generate;
 pub mod generation_flags;
 pub mod image;
@@ -40,12 +43,17 @@ pub mod perplexity;
 pub mod profile;
 pub mod prompt_lookup;
 pub mod recorder;
+pub mod rerank;
 pub mod sampler;
 pub mod sampling_params;
+pub mod scores;
 pub mod session;
+pub mod spans;
+pub mod tag;
 pub mod tensor_file;
 pub mod text_stream;
 pub mod text_tools;
+pub mod texts;
 pub mod threads;
 pub mod timings;
 pub mod tokenizer;

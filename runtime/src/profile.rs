@@ -140,7 +140,7 @@ fn measure(
     seq: Option<SeqId>,
     (entry, ids): (Entry, &[i32]),
     step: usize,
-    rows: Rows,
+    rows: Rows<'_>,
 ) -> Result<(f64, Vec<(String, Measured)>)> {
     let m = session.manifest;
     engine.record(Some(Recorder::new(m, session.threads)));

@@ -8,7 +8,7 @@ use crate::kv_cache::KvPlan;
 use crate::text_tools::TextTools;
 use crate::timings::Timings;
 use crate::{Error, Result};
-use llmc_abi::{Kind, Manifest, StepFn};
+use llmc_abi::{Head, HeadTask, Kind, Manifest, StepFn};
 
 /// A loaded model and how to run it.
 #[derive(Clone, Copy)]
@@ -80,16 +80,41 @@ impl<'a> Session<'a> {
             && self.manifest.outputs.iter().any(|o| o.name == "logits")
     }
 
+    /// Index of an output by name.
+    pub fn output(&self, name: &str) -> Option<usize> {
+        self.manifest.outputs.iter().position(|o| o.name == name)
+    }
+
+    /// The model's head and the index of its output, or the refusal of a task that needs another head.
+    pub fn head(&self, of: HeadTask, output: &str, task: &str) -> Result<(&'a Head, usize)> {
+        let head = self.manifest.head.as_ref().filter(|h| h.task == of);
+        let Some((head, output)) = head.and_then(|head| Some((head, self.output(output)?))) else {
+            return Err(self.lacks(task));
+        };
+        let columns = self.manifest.outputs[output].width as usize;
+        if !head.labels.is_empty() && head.labels.len() != columns {
+            return Err(Error::Payload(format!(
+                "{} labels for {columns} outputs",
+                head.labels.len()
+            )));
+        }
+        Ok((head, output))
+    }
+
     /// Refuses a task that the model lacks.
     pub fn need(&self, has: bool, task: &str) -> Result<()> {
-        if has {
-            return Ok(());
+        match has {
+            true => Ok(()),
+            false => Err(self.lacks(task)),
         }
+    }
+
+    fn lacks(&self, task: &str) -> Error {
         let m = self.manifest;
-        Err(Error::Unsupported(format!(
+        Error::Unsupported(format!(
             "{} ({}) has no task `{task}`",
             m.name, m.architecture
-        )))
+        ))
     }
 
     /// Longest input in tokens, for the faces that truncate.

@@ -83,7 +83,10 @@ impl Compared<'_> {
         };
         // Texts of another length than their sources.
         let columns = rows.iter().map(Vec::len).min().unwrap().div_ceil(2);
-        let texts: Vec<i64> = rows.iter().flat_map(|row| row[..columns].to_vec()).collect();
+        let texts: Vec<i64> = rows
+            .iter()
+            .flat_map(|row| row[..columns].to_vec())
+            .collect();
         let expected = match model.kind {
             Kind::EncoderDecoder => {
                 let text = Batch {

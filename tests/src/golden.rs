@@ -118,28 +118,36 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
 
+/// The folders of model cases: the golden data, and what this repository adds to it.
+fn folders() -> [PathBuf; 2] {
+    [
+        root().join("models"),
+        root().with_file_name("golden_more").join("models"),
+    ]
+}
+
 /// The model cases whose names start with one of `prefixes`, in order.
 pub fn cases(prefixes: &[&str]) -> Vec<Case> {
-    cases_in(&root().join("models"), prefixes)
+    cases_in(&folders(), prefixes)
 }
 
 /// Those of `tests/own_golden`, which its `make.py` made.
 pub fn own_cases(prefixes: &[&str]) -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("own_golden");
-    cases_in(&folder, prefixes)
+    cases_in(&[folder], prefixes)
 }
 
-fn cases_in(folder: &Path, prefixes: &[&str]) -> Vec<Case> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .filter(|n| prefixes.iter().any(|p| n.starts_with(p)))
+fn cases_in(folders: &[PathBuf], prefixes: &[&str]) -> Vec<Case> {
+    let mut dirs: Vec<(String, PathBuf)> = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|e| e.unwrap())
+        .map(|e| (e.file_name().into_string().unwrap(), e.path()))
+        .filter(|(n, _)| prefixes.iter().any(|p| n.starts_with(p)))
         .collect();
-    names.sort();
-    names
-        .into_iter()
-        .map(|name| {
-            let dir = folder.join(&name);
+    dirs.sort();
+    dirs.into_iter()
+        .map(|(name, dir)| {
             let tensors = read(&dir.join("golden.safetensors"));
             let info = serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap());
             Case {
@@ -162,14 +170,14 @@ impl Case {
             "token_type_ids",
             "decoder_input_ids",
         ]
-            .iter()
-            .filter_map(|n| {
-                Some((
-                    n.to_string(),
-                    self.tensors.get(&format!("{prefix}{n}"))?.clone(),
-                ))
-            })
-            .collect()
+        .iter()
+        .filter_map(|n| {
+            Some((
+                n.to_string(),
+                self.tensors.get(&format!("{prefix}{n}"))?.clone(),
+            ))
+        })
+        .collect()
     }
 
     /// The expected outputs of a scenario under HF's names.

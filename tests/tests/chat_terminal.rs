@@ -4,10 +4,7 @@ use std::{
     ffi::CStr,
     fs::File,
     io::{Read, Write},
-    os::{
-        fd::{AsRawFd, FromRawFd},
-        unix::process::CommandExt,
-    },
+    os::{fd::FromRawFd, unix::process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},

@@ -36,6 +36,11 @@ fn snapshot(case: &str) {
 }
 
 #[test]
+fn albert() {
+    snapshot("albert_mlm");
+}
+
+#[test]
 fn bert() {
     snapshot("bert_base");
 }

@@ -93,8 +93,7 @@ fn check(case: &Case, module: &Module, source: &dyn TensorSource, at: &str, gene
             Some(text) => encoder_decoder::infer(&mut evaluator, &source, Some(&text), 0, &options),
             None => infer(&mut evaluator, &source, &options),
         };
-        let output = output
-            .unwrap_or_else(|e| panic!("{} {at}: {e}", case.name));
+        let output = output.unwrap_or_else(|e| panic!("{} {at}: {e}", case.name));
         for (name, want) in case.outputs(scenario) {
             let what = format!("{} {at} {scenario}.{name}", case.name);
             let skipped = match name {
@@ -159,8 +158,18 @@ fn run_all(cases: Vec<Case>, prefix: &str) {
 }
 
 #[test]
+fn albert() {
+    run("albert");
+}
+
+#[test]
 fn bert() {
-    run("bert_base");
+    run("bert");
+}
+
+#[test]
+fn distilbert() {
+    run("distilbert");
 }
 
 #[test]
@@ -240,7 +249,7 @@ fn mixtral() {
 
 #[test]
 fn mpnet() {
-    run("mpnet_base");
+    run("mpnet");
 }
 
 #[test]
@@ -274,6 +283,11 @@ fn qwen3() {
 }
 
 #[test]
+fn roberta() {
+    run("roberta");
+}
+
+#[test]
 fn stablelm() {
     run_own("stablelm");
 }
@@ -287,4 +301,9 @@ fn t5() {
 #[test]
 fn t5_encoder() {
     run("t5_encoder");
+}
+
+#[test]
+fn xlm_roberta() {
+    run("xlm_roberta");
 }

@@ -1,8 +1,7 @@
-//! A sentence encoder next to onnxruntime: sentences a second, and each side's share of what the machine's FMA units
-//! do at that moment.
+//! Sentence encoders next to onnxruntime and OpenVINO: sentences a second, in f32 and with 8 bits, and each side's share
+//! of what the machine's units do at that moment.
 //!
-//! Neither side is measured before its embeddings agree with the reference. Not here: the ONNX graphs
-//! (`ort_minilm.py`).
+//! No side is measured before its embeddings agree with the reference. Not here: the ONNX graphs (`onnx_encoder.py`).
 
 mod case;
 mod peer;
@@ -11,47 +10,55 @@ mod report;
 use std::path::{Path, PathBuf};
 
 use crate::compiled::Compiled;
-use crate::encoders::case::{Case, Encoder};
+use crate::encoders::case::{Case, Encoder, Precision};
 use crate::encoders::peer::Peer;
 use crate::encoders::report::Row;
 use crate::error::Error;
 use crate::limits;
-use crate::limits::compute::{self, Peak};
+use crate::limits::compute;
 use crate::median::median;
 use crate::record::Record;
 
-/// Sentences per second of a compiled sentence encoder next to onnxruntime.
+/// Sentences per second of compiled sentence encoders next to their peers.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A BERT sentence encoder's directory
-    model: PathBuf,
+    /// Directories of sentence encoders of the families BERT and MPNet
+    #[arg(required = true)]
+    models: Vec<PathBuf>,
     /// The compiler
     #[arg(long, default_value = "target/release/llmc")]
     llmc: PathBuf,
-    /// A Python interpreter that has numpy, onnx, onnxruntime and safetensors
+    /// A Python interpreter that has numpy, onnx, onnxruntime, openvino and safetensors
     #[arg(long)]
     python: PathBuf,
     /// The script that builds and runs the ONNX graphs
-    #[arg(long, default_value = "bench/ort_minilm.py")]
+    #[arg(long, default_value = "bench/onnx_encoder.py")]
     script: PathBuf,
-    /// Reference results, without the extensions .json (sentences) and .safetensors (embeddings)
+    /// The folder of reference results: MODEL.json (sentences) and MODEL.safetensors (embeddings)
     #[arg(long)]
     golden: PathBuf,
-    /// Where graphs and the executable are kept
+    /// Where graphs and executables are kept
     #[arg(long)]
     cache: PathBuf,
-    /// BATCHxTOKENS, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "1x16,1x128,1x256,32x128")]
+    /// Batches: BATCHxTOKENS[+BATCHxTOKENS…], separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1x16,1x128,1x256,32x128,1x256+31x16"
+    )]
     cases: Vec<Case>,
+    /// Classes of arithmetic
+    #[arg(long, value_delimiter = ',', default_value = "f32,int8")]
+    precisions: Vec<Precision>,
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
     /// Rounds; the figures are medians over them
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// Options for `llmc compile`, separated by spaces
+    /// More options for `llmc compile`, separated by spaces
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     compile: String,
-    /// Measure onnxruntime alone
+    /// Measure the peers alone
     #[arg(long)]
     peer_only: bool,
     /// The file for JSON lines
@@ -61,37 +68,53 @@ pub struct Options {
 
 pub fn run(o: &Options) -> Result<(), Error> {
     let mut record = Record::create(&o.record)?;
-    let encoder = Encoder::read(&o.model)?;
-    let mut peer = Peer::prepare(&o.python, &o.script, &o.model, &o.cache, &o.golden)?;
-    eprintln!(
-        "onnxruntime {}: graphs {}",
-        peer.version,
-        peer.names().join(", ")
-    );
-    let ours = if o.peer_only {
-        None
-    } else {
-        let ours = Compiled::new(&o.llmc, &o.model, o.cache.join("minilm"), &o.compile)?;
-        let embeddings = ours.run(&["embed", "-", "--quiet"], &sentences(&o.golden)?)?;
-        let cosine = peer.compare(&o.golden, &embeddings)?;
-        eprintln!(
-            "llmc: compiled in {:.1} s, lowest cosine with the reference {cosine:.6}",
-            ours.compile_seconds
-        );
-        Some(ours)
-    };
-
     let mut rows = Vec::new();
-    for threads in limits::possible_threads(&o.threads) {
-        for &case in &o.cases {
-            let row = measure(case, threads, o.repeats, &encoder, &mut peer, ours.as_ref())?;
-            record.add(&row.json())?;
-            rows.push(row);
+    for model in &o.models {
+        let name = model.file_name().unwrap_or(model.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        let (golden, cache) = (o.golden.join(&name), o.cache.join(&name));
+        let encoder = Encoder::read(model)?;
+        let mut peer = Peer::prepare(&o.python, &o.script, model, &cache, &golden)?;
+        for &precision in &o.precisions {
+            let ours = match o.peer_only {
+                true => None,
+                false => Some(compile(o, model, &golden, &cache, precision, &peer)?),
+            };
+            for threads in limits::possible_threads(&o.threads) {
+                for case in &o.cases {
+                    let subject = (name.as_str(), precision, case, threads);
+                    let row = measure(subject, o.repeats, &encoder, &mut peer, ours.as_ref())?;
+                    record.add(&row.json())?;
+                    rows.push(row);
+                }
+            }
         }
     }
     print!("{}", report::table(&rows));
     eprintln!("JSON lines: {}", o.record.display());
     Ok(())
+}
+
+/// The executable of one precision, whose embeddings agree with the reference.
+fn compile(
+    o: &Options,
+    model: &Path,
+    golden: &Path,
+    cache: &Path,
+    precision: Precision,
+    peer: &Peer,
+) -> Result<Compiled, Error> {
+    let options = format!("--quant {} {}", precision.quant(), o.compile);
+    let executable = cache.join(format!("model-{}", precision.name()));
+    let ours = Compiled::new(&o.llmc, model, executable, &options)?;
+    let embeddings = ours.run(&["embed", "-", "--quiet"], &sentences(golden)?)?;
+    let cosine = peer.compare(golden, &embeddings, precision.least_cosines()[0])?;
+    eprintln!(
+        "llmc, {}: compiled in {:.1} s, lowest cosine with the reference {cosine:.6}",
+        precision.name(),
+        ours.compile_seconds
+    );
+    Ok(ours)
 }
 
 /// The reference's sentences, one a line. A line break inside a sentence becomes a space, which is the same to a BERT
@@ -113,8 +136,7 @@ fn sentences(golden: &Path) -> Result<String, Error> {
 
 /// All rounds of one case. Every other round runs in reverse order.
 fn measure(
-    case: Case,
-    threads: usize,
+    (model, precision, case, threads): (&str, Precision, &Case, usize),
     rounds: u32,
     encoder: &Encoder,
     peer: &mut Peer,
@@ -122,56 +144,58 @@ fn measure(
 ) -> Result<Row, Error> {
     let flops = encoder.flops(case);
     let runs = case::runs(flops, threads);
-    let graphs = peer.names().len();
+    let mut graphs = peer.graphs(precision);
     let (mut peak, mut mine) = (Vec::new(), Vec::new());
-    let mut theirs = vec![Vec::new(); graphs];
+    let mut theirs = vec![Vec::new(); graphs.len()];
     for round in 0..rounds {
-        // 0 is the peak, 1 is ours, then the peer's graphs.
-        let mut order: Vec<usize> = (0..graphs + 2).collect();
+        // 0 is the peak, 1 is ours, then the peers' graphs.
+        let mut order: Vec<usize> = (0..graphs.len() + 2).collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for what in order {
             match what {
-                0 => peak.extend(compute::giga_ops(Peak::F32, threads)),
+                0 => peak.extend(compute::giga_ops(precision.peak(), threads)),
                 1 => {
                     if let Some(ours) = ours {
                         mine.push(sentences_per_second(ours, case, threads, runs)?);
                     }
                 }
-                graph => theirs[graph - 2].push(
-                    case.batch as f64 * 1e3 / peer.milliseconds(graph - 2, case, threads, runs)?,
-                ),
+                graph => {
+                    let ms = graphs[graph - 2].milliseconds(case, threads, runs)?;
+                    theirs[graph - 2].push(case.batch() as f64 * 1e3 / ms);
+                }
             }
         }
     }
-    eprintln!("measured {case}, {threads} thread(s), {rounds} rounds");
-    let graphs = peer
-        .names()
-        .into_iter()
-        .zip(theirs.iter().map(|v| median(v)))
-        .collect();
+    eprintln!(
+        "measured {model}, {}, {case}, {threads} thread(s), {rounds} rounds",
+        precision.name()
+    );
+    let names = graphs.iter().map(|g| g.name.clone());
     Ok(Row {
-        case,
+        model: model.into(),
+        precision: precision.name(),
+        graphs: names.zip(theirs.iter().map(|v| median(v))).collect(),
+        case: case.clone(),
         threads,
-        gflop: flops / 1e9 / case.batch as f64,
+        gflop: flops / 1e9 / case.batch() as f64,
         peak: median(&peak),
-        graphs,
         ours: ours.map(|_| median(&mine)),
     })
 }
 
 fn sentences_per_second(
     ours: &Compiled,
-    case: Case,
+    case: &Case,
     threads: usize,
     runs: usize,
 ) -> Result<f64, Error> {
     let options = [
         "-b",
-        &case.batch.to_string(),
+        &case.batch().to_string(),
         "-s",
-        &case.seq.to_string(),
+        &case.list(","),
         "-r",
         &runs.to_string(),
     ];

@@ -1,27 +1,27 @@
-//! onnxruntime, through `ort_minilm.py`: one process per graph, asked over its standard input.
+//! onnxruntime and OpenVINO, through `onnx_encoder.py`: one process per graph, asked over its standard input.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::case::Case;
+use super::case::{Case, Precision};
 use crate::error::Error;
 use crate::median::median;
 use crate::process::{Server, output, parse};
 
 /// The script, in messages.
-const SCRIPT: &str = "ort_minilm.py";
-/// Both sides must be at least this close to the reference.
-const LEAST_COSINE: f64 = 0.9999;
+const SCRIPT: &str = "onnx_encoder.py";
 
 pub struct Peer {
     python: PathBuf,
     script: PathBuf,
-    pub version: String,
     graphs: Vec<Graph>,
 }
 
-struct Graph {
-    name: String,
+/// One engine with one graph.
+pub struct Graph {
+    /// `onnxruntime 1.23 fused`.
+    pub name: String,
+    pub precision: Precision,
     server: Server,
 }
 
@@ -37,57 +37,64 @@ impl Peer {
         let mut peer = Peer {
             python: python.into(),
             script: script.into(),
-            version: String::new(),
             graphs: Vec::new(),
         };
+        let golden = golden.with_extension("safetensors");
         let built = output(peer.call("build").arg(model).arg(cache), "")?;
         for line in built.lines() {
             let json = parse(SCRIPT, line)?;
-            let (Some(name), Some(path)) = (json["graph"].as_str(), json["path"].as_str()) else {
+            let text = |key: &str| json[key].as_str();
+            let precision = match text("precision") {
+                Some("f32") => Some(Precision::F32),
+                Some("int8") => Some(Precision::Int8),
+                _ => None,
+            };
+            let (Some(engine), Some(graph), Some(path), Some(precision)) =
+                (text("engine"), text("graph"), text("path"), precision)
+            else {
                 return Err(Error::Answer(SCRIPT, line.into()));
             };
-            let checked = output(
-                peer.call("check")
-                    .arg(path)
-                    .arg(golden.with_extension("safetensors")),
-                "",
-            )?;
-            close_enough(&format!("onnxruntime, graph {name}"), &checked)?;
-            peer.version = parse(SCRIPT, &checked)?["version"]
-                .as_str()
-                .unwrap_or("?")
-                .into();
-            let graph = peer.start(name, path)?;
-            peer.graphs.push(graph);
+            let checked = output(peer.call("check").args([engine, path]).arg(&golden), "")?;
+            let who = format!("{engine}, graph {graph}");
+            let cosine = close_enough(&who, &checked, precision.least_cosines()[1])?;
+            eprintln!("{who}: lowest cosine with the reference {cosine:.6}");
+            let version = parse(SCRIPT, &checked)?["version"].clone();
+            let name = format!("{engine} {} {graph}", version.as_str().unwrap_or("?"));
+            let server = Server::start(peer.call("serve").args([engine, path]), SCRIPT)?;
+            peer.graphs.push(Graph {
+                name,
+                precision,
+                server,
+            });
         }
         Ok(peer)
     }
 
-    pub fn names(&self) -> Vec<String> {
-        self.graphs.iter().map(|g| g.name.clone()).collect()
+    /// The graphs of a precision.
+    pub fn graphs(&mut self, of: Precision) -> Vec<&mut Graph> {
+        let all = self.graphs.iter_mut();
+        all.filter(|g| g.precision == of).collect()
     }
 
     /// The lowest cosine between embeddings (a JSON line each) and the reference.
-    pub fn compare(&self, golden: &Path, embeddings: &str) -> Result<f64, Error> {
-        let compared = output(
-            self.call("compare")
-                .arg(golden.with_extension("safetensors")),
-            embeddings,
-        )?;
-        close_enough("llmc", &compared)
+    pub fn compare(&self, golden: &Path, embeddings: &str, least: f64) -> Result<f64, Error> {
+        let golden = golden.with_extension("safetensors");
+        let compared = output(self.call("compare").arg(golden), embeddings)?;
+        close_enough("llmc", &compared, least)
     }
 
+    fn call(&self, what: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(&self.script).arg(what);
+        command
+    }
+}
+
+impl Graph {
     /// The median time of one run.
-    pub fn milliseconds(
-        &mut self,
-        graph: usize,
-        case: Case,
-        threads: usize,
-        runs: usize,
-    ) -> Result<f64, Error> {
-        let answer = self.graphs[graph]
-            .server
-            .ask(&format!("{threads} {} {} {runs}", case.batch, case.seq))?;
+    pub fn milliseconds(&mut self, case: &Case, threads: usize, runs: usize) -> Result<f64, Error> {
+        let lengths = case.list(" ");
+        let answer = self.server.ask(&format!("{threads} {runs} {lengths}"))?;
         let times: Vec<f64> = answer["ms"]
             .as_array()
             .into_iter()
@@ -100,30 +107,17 @@ impl Peer {
             Ok(median(&times))
         }
     }
-
-    fn call(&self, what: &str) -> Command {
-        let mut command = Command::new(&self.python);
-        command.arg(&self.script).arg(what);
-        command
-    }
-
-    fn start(&self, name: &str, path: &str) -> Result<Graph, Error> {
-        Ok(Graph {
-            name: name.into(),
-            server: Server::start(self.call("serve").arg(path), SCRIPT)?,
-        })
-    }
 }
 
-fn close_enough(who: &str, line: &str) -> Result<f64, Error> {
+fn close_enough(who: &str, line: &str, least: f64) -> Result<f64, Error> {
     let cosine = parse(SCRIPT, line)?["cosine"].as_f64().unwrap_or(0.0);
-    if cosine >= LEAST_COSINE {
+    if cosine >= least {
         Ok(cosine)
     } else {
         Err(Error::Wrong {
             who: who.into(),
             cosine,
-            least: LEAST_COSINE,
+            least,
         })
     }
 }

@@ -8,18 +8,21 @@ use super::case::Case;
 
 /// One case with one thread count; rates are sentences per second.
 pub struct Row {
+    pub model: String,
+    pub precision: &'static str,
     pub case: Case,
     pub threads: usize,
     /// Arithmetic of one sentence.
     pub gflop: f64,
-    /// The machine's, in GFLOP/s.
+    /// The machine's, in 10⁹ operations a second of this precision.
     pub peak: f64,
+    /// The peers' graphs of this precision.
     pub graphs: Vec<(String, f64)>,
     pub ours: Option<f64>,
 }
 
 impl Row {
-    /// onnxruntime's fastest graph.
+    /// The peers' fastest graph.
     fn best(&self) -> (&str, f64) {
         self.graphs
             .iter()
@@ -39,10 +42,11 @@ impl Row {
     pub fn json(&self) -> serde_json::Value {
         let (graph, theirs) = self.best();
         let mut row = json!({
-            "test": format!("embed b{} s{}", self.case.batch, self.case.seq), "threads": self.threads,
-            "peak_gflop_s": self.peak, "gflop_per_sentence": self.gflop,
-            "onnxruntime": {"graph": graph, "sent_s": theirs, "peak_share": self.share(theirs)},
-            "onnxruntime_graphs": self.graphs.iter().map(|(n, r)| (n.clone(), json!(r))).collect::<serde_json::Map<_, _>>(),
+            "model": self.model, "precision": self.precision,
+            "test": format!("embed {}", self.case), "threads": self.threads,
+            "peak_gop_s": self.peak, "gop_per_sentence": self.gflop,
+            "best_peer": {"graph": graph, "sent_s": theirs, "peak_share": self.share(theirs)},
+            "peers": self.graphs.iter().map(|(n, r)| (n.clone(), json!(r))).collect::<serde_json::Map<_, _>>(),
         });
         if let Some(rate) = self.ours {
             row["llmc"] = json!({"sent_s": rate, "peak_share": self.share(rate)});
@@ -55,15 +59,15 @@ impl Row {
 /// One line a row.
 pub fn table(rows: &[Row]) -> String {
     let mut t = String::from(
-        "| threads | batch | f32 peak GFLOP/s | onnxruntime ms | sentences/s | of peak | best graph | llmc ms | sentences/s | of peak | llmc / onnxruntime |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| model | precision | threads | batch | peak Gop/s | best peer | ms | sentences/s | of peak | llmc ms | sentences/s | of peak | llmc / peer |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let (graph, theirs) = row.best();
         let cells = |rate: f64| {
             format!(
                 "{:.2} | {rate:.1} | {:.0} %",
-                row.case.batch as f64 * 1e3 / rate,
+                row.case.batch() as f64 * 1e3 / rate,
                 100.0 * row.share(rate)
             )
         };
@@ -72,7 +76,9 @@ pub fn table(rows: &[Row]) -> String {
         });
         let _ = writeln!(
             t,
-            "| {} | {} | {:.0} | {} | {graph} | {ours} |",
+            "| {} | {} | {} | {} | {:.0} | {graph} | {} | {ours} |",
+            row.model,
+            row.precision,
             row.threads,
             row.case,
             row.peak,
@@ -89,10 +95,9 @@ mod tests {
     fn row(ours: Option<f64>) -> Row {
         let graphs = vec![("plain".into(), 50.0), ("fused".into(), 60.0)];
         Row {
-            case: Case {
-                batch: 32,
-                seq: 128,
-            },
+            model: "m".into(),
+            precision: "f32",
+            case: "32x128".parse().unwrap(),
             threads: 2,
             gflop: 2.869,
             peak: 200.0,
@@ -104,13 +109,16 @@ mod tests {
     #[test]
     fn the_fastest_graph_stands_for_the_peer() {
         let json = row(Some(90.0)).json();
-        assert_eq!(json["onnxruntime"]["graph"], "fused");
+        assert_eq!(json["best_peer"]["graph"], "fused");
         assert_eq!(json["ratio"], 1.5);
     }
 
     #[test]
     fn a_table_has_dashes_for_what_was_not_measured() {
         let text = table(&[row(None)]);
-        assert!(text.contains("| 86 % | fused | – | – | – | – |"), "{text}");
+        assert!(
+            text.contains("| fused | 533.33 | 60.0 | 86 % | – | – | – | – |"),
+            "{text}"
+        );
     }
 }

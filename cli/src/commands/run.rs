@@ -146,7 +146,9 @@ fn manifest(module: &Module) -> Manifest {
         limits: limits(module.dims_of_entry(Entry::Encode)),
         ..EntryInfo::default()
     });
-    let main = module.main_entry().map_or(Entry::Forward, |(entry, _)| entry);
+    let main = module
+        .main_entry()
+        .map_or(Entry::Forward, |(entry, _)| entry);
     Manifest {
         kind: match (&encode, module.states.is_empty()) {
             (Some(_), _) => Kind::EncoderDecoder,

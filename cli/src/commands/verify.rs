@@ -193,7 +193,9 @@ fn infer_with(exe: &Path, ids: &[i64], pair: bool) -> Result<IndexMap<String, Ve
         view.map(|view| (*name, view))
     });
     let wrong = |e| Error::text(&input, format!("cannot write: {e}"));
-    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
+    let views = views
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(wrong)?;
     safetensors::serialize_to_file(views, None, &input).map_err(wrong)?;
     let words = [input.to_string_lossy(), output.to_string_lossy()];
     executable(exe, &["infer", &words[0], &words[1], "--hidden-states"])?;

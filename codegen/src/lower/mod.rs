@@ -50,7 +50,10 @@ pub fn lower(module: &Module, weights: &WeightPlan) -> Result<StepPlan, LowerErr
     let main = module.main_entry().map(|(entry, _)| entry);
     let others = module.entries().filter(|(entry, _)| Some(*entry) != main);
     for (entry, func) in module.main_entry().into_iter().chain(others) {
-        let runs = |f: &&Func| func.repeats().any(|r| r.layers.iter().any(|l| l.0 == f.name));
+        let runs = |f: &&Func| {
+            func.repeats()
+                .any(|r| r.layers.iter().any(|l| l.0 == f.name))
+        };
         let classes: Vec<&Func> = module.funcs.iter().filter(runs).collect();
         let dims = module.dims_of_entry(entry);
         let mut routines = Vec::new();
@@ -229,10 +232,8 @@ fn state_class(module: &Module, id: StateId) -> KvClass {
     let mut widths = (state.k_dim, state.v_dim);
     for func in &module.funcs {
         for inst in &func.body {
-            if let (
-                Op::KvAppend(_),
-                [Operand::State(s), Operand::Value(k), Operand::Value(v), ..],
-            ) = (&inst.op, inst.operands.as_slice())
+            if let (Op::KvAppend(_), [Operand::State(s), Operand::Value(k), Operand::Value(v), ..]) =
+                (&inst.op, inst.operands.as_slice())
                 && *s == id
             {
                 let width = |v: ValueId| {

@@ -217,7 +217,9 @@ fn relative_bias(module: &Module, id: WeightId) -> Option<(RelativeBias, u32, u3
             let &[_, heads] = module.weights[id.index()].ty.fixed_dims()?.as_slice() else {
                 return None;
             };
-            let keys = found.map_or(0, |(_, _, keys)| keys).max(module.dims_of(func).t);
+            let keys = found
+                .map_or(0, |(_, _, keys)| keys)
+                .max(module.dims_of(func).t);
             found = Some((a.bias?, heads, keys));
         }
     }

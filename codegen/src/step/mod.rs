@@ -16,5 +16,7 @@ mod plan;
 mod program;
 
 pub use emit::{emit_steps, step_symbol};
-pub use plan::{Arg, BatchField, Call, EntryPlan, Extent, Kernel, Logits, Phase, Routine, StepPlan};
+pub use plan::{
+    Arg, BatchField, Call, EntryPlan, Extent, Kernel, Logits, Phase, Routine, StepPlan,
+};
 pub use program::{CompileError, Compiled, Form, compile};

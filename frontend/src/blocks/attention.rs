@@ -234,7 +234,6 @@ impl Attention {
             "rows = hidden_size ({}), columns = num_attention_heads ({}) × head_dim ({})",
             self.hidden, self.heads.query, self.heads.dim
         );
-        self.o
-            .apply(scope, o, names, [self.hidden, width], &why)
+        self.o.apply(scope, o, names, [self.hidden, width], &why)
     }
 }

@@ -82,23 +82,29 @@ impl Classes {
 
     /// The op that runs all layers in order.
     pub fn repeat(&self) -> Repeat {
-        let mut layers = Vec::new();
-        for class in &self.0 {
-            layers.extend(
-                class
-                    .layers
-                    .iter()
-                    .zip(0..)
-                    .map(|(layer, slot)| (*layer, class.name.clone(), slot)),
-            );
-        }
-        layers.sort_by_key(|(layer, ..)| *layer);
+        let layers = self.places().into_values().collect();
+        Repeat { layers }
+    }
+
+    /// The op that runs the layers that `order` lists, one of them perhaps several times.
+    pub fn repeat_in(&self, order: &[u32]) -> Repeat {
+        let places = self.places();
+        let layers = order.iter().filter_map(|layer| places.get(layer).cloned());
         Repeat {
-            layers: layers
-                .into_iter()
-                .map(|(_, class, slot)| (class, slot))
-                .collect(),
+            layers: layers.collect(),
         }
+    }
+
+    /// Class and slot of every layer, in the model's order.
+    fn places(&self) -> IndexMap<u32, (String, u32)> {
+        let mut places = IndexMap::new();
+        for class in &self.0 {
+            for (layer, slot) in class.layers.iter().zip(0..) {
+                places.insert(*layer, (class.name.clone(), slot));
+            }
+        }
+        places.sort_unstable_keys();
+        places
     }
 }
 
@@ -124,6 +130,14 @@ mod tests {
                 "layer.sliding 2"
             ]
         );
+    }
+
+    #[test]
+    fn layers_are_shared() {
+        let classes = Classes::by_structure(&[0, 0], &["layer"]);
+        let Repeat { layers } = classes.repeat_in(&[0, 0, 1, 1, 0]);
+        let slots: Vec<u32> = layers.into_iter().map(|(_, slot)| slot).collect();
+        assert_eq!(slots, [0, 0, 1, 1, 0]);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! In: an [`Encoder`]. Out: one function per layer class and the entry, `forward(ids, pos, [types,] step)
 //! → last_hidden_state [N, hidden], pooler_output [B, hidden], sentence_embedding [B, hidden]`, each where the
-//! model has it.
+//! model has it, and what its head gives (`heads`).
 //!
-//! Not here: heads over tokens or classes, the encoders of encoder-decoders.
+//! Not here: the encoders of encoder-decoders.
 
 use llmc_ir::ops::{ActKind, Activation, Add, L2Normalize, Pool, PoolKind, PositionIds};
 use llmc_ir::{Entry, Sym, Type, ValueId};
 
-use super::{Attention, Classes, Conv, Embeddings, Graph, Mlp, Norm, Projection, Scope};
+use super::{Attention, Classes, Conv, Embeddings, Graph, Mlp, Norm, Projection, Scope, TaskHead};
 use crate::error::Result;
 use crate::sentence::{Pooling, Sentence};
 
@@ -24,19 +24,27 @@ pub struct Encoder {
     pub embeddings: Embeddings,
     /// The norm of the embeddings, and its tensor.
     pub norm: (Norm, &'static str),
+    /// From the tables' width to that of the residual stream, behind the norm (ALBERT).
+    pub mapping: Option<Projection>,
     /// Positions count tokens other than this one, and begin behind it (RoBERTa); `None`: from 0.
     pub positions_after_pad: Option<u32>,
     /// The structure of all layers.
     pub layer: EncoderLayer,
-    /// One entry per layer.
+    /// One entry per layer of the checkpoint.
     pub layers: Vec<usize>,
     /// A convolution of the embeddings that is added to what the first layer makes (DeBERTa v2); that layer's
     /// structure is 1.
     pub conv: Option<Conv>,
+    /// The layers of the checkpoint in the order in which they run; `None`: each once.
+    pub order: Option<Vec<u32>>,
+    /// Layers of a group, where names count groups in `{layer}` and the layers in them in `{inner}` (ALBERT); else 1.
+    pub group: u32,
     /// tanh(linear(first token)): the tensor, without `.weight`; left out where the checkpoint lacks it.
     pub pooler: Option<&'static str>,
     /// How a sentence becomes one vector: the pooling, and whether it is L2-normalised.
     pub sentence: Option<(Pooling, bool)>,
+    /// What the hidden state becomes besides.
+    pub head: Option<TaskHead>,
 }
 
 /// A post-norm layer.
@@ -77,10 +85,19 @@ impl Encoder {
         self
     }
 
+    /// As many rows of logits as fit 64 MB: an encoder runs whole again for those beyond.
+    pub fn rows(&self) -> u32 {
+        match &self.head {
+            Some(TaskHead::MaskedLm(_)) => (1 << 24) / self.embeddings.tokens.rows.max(1),
+            _ => 0,
+        }
+    }
+
     /// Writes the functions.
     pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
         for class in &classes.0 {
             let mut scope = graph.layer(class);
+            scope.grouped(self.group);
             let x = scope.param("x", Type::f32(&[Sym::N.into(), self.hidden.into()]));
             let step = scope.param("step", Type::Step);
             let mut y = self.layer.lower(&mut scope, x, step)?;
@@ -102,16 +119,25 @@ impl Encoder {
             None => pos,
             Some(pad) => scope.op("p", PositionIds { pad }, &[ids.into(), step.into()])?,
         };
-        let (x, _) = self.embeddings.apply(&mut scope, ids, types, Some(pos))?;
+        let (x, table) = self.embeddings.apply(&mut scope, ids, types, Some(pos))?;
         let (norm, tensor) = self.norm;
-        let x = norm.apply(
-            &mut scope,
-            x,
-            "embed_norm",
-            tensor,
-            (self.hidden, "hidden_size"),
-        )?;
-        let h = scope.op("y", classes.repeat(), &[x.into(), step.into()])?;
+        let width = self.embeddings.hidden;
+        let field = match &self.mapping {
+            None => "hidden_size",
+            Some(_) => "embedding_size",
+        };
+        let mut x = norm.apply(&mut scope, x, "embed_norm", tensor, (width, field))?;
+        if let Some(mapping) = &self.mapping {
+            let hidden = self.hidden;
+            let why = format!("rows = hidden_size ({hidden}), columns = {field} ({width})");
+            let names = ("w_mapping", "b_mapping");
+            x = mapping.apply(&mut scope, x, names, [hidden, width], &why)?;
+        }
+        let repeat = match &self.order {
+            None => classes.repeat(),
+            Some(order) => classes.repeat_in(order),
+        };
+        let h = scope.op("y", repeat, &[x.into(), step.into()])?;
 
         let mut results = vec![("last_hidden_state", h)];
         if let Some(tensor) = self
@@ -143,6 +169,11 @@ impl Encoder {
         if let Some((pooling, normalize)) = self.sentence {
             let s = sentence(&mut scope, h, step, (pooling, normalize))?;
             results.push(("sentence_embedding", s));
+        }
+        if let Some(head) = &self.head {
+            let columns = self.embeddings.tokens.rows;
+            let table = (table, [columns, self.embeddings.token_width()]);
+            results.extend(head.apply(&mut scope, (h, self.hidden), table, step)?);
         }
         scope.finish(&results);
         Ok(())

@@ -80,7 +80,9 @@ impl EncoderDecoder {
     pub fn stacks(&self) -> Vec<(&[usize], Vec<&'static str>)> {
         let decoder = self.decoder.as_ref();
         let stacks = [(Some(&self.encoder), ENCODER), (decoder, DECODER)];
-        let named = stacks.into_iter().filter_map(|(stack, name)| Some((stack?, name)));
+        let named = stacks
+            .into_iter()
+            .filter_map(|(stack, name)| Some((stack?, name)));
         named
             .map(|(stack, name)| (stack.layers.as_slice(), vec![name]))
             .collect()
@@ -155,7 +157,8 @@ impl EncoderDecoder {
     }
 
     fn normed(&self, scope: &mut Scope, x: ValueId, name: &str, tensor: &str) -> Result<ValueId> {
-        self.norm.apply(scope, x, name, tensor, (self.hidden, "d_model"))
+        self.norm
+            .apply(scope, x, name, tensor, (self.hidden, "d_model"))
     }
 
     /// x + attention(norm(x)) among the stack's own tokens.

@@ -16,6 +16,7 @@ pub mod embedding;
 pub mod encoder;
 pub mod encoder_decoder;
 pub mod feed_forward;
+pub mod heads;
 pub mod mlp;
 pub mod moe;
 pub mod norm;
@@ -30,6 +31,7 @@ pub use embedding::{Embeddings, Narrow, Table};
 pub use encoder::{Encoder, EncoderLayer};
 pub use encoder_decoder::EncoderDecoder;
 pub use feed_forward::FeedForward;
+pub use heads::{MaskedLm, TaskHead};
 pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::Norm;
@@ -58,7 +60,7 @@ const STEP_TOKENS: u32 = 512;
 const STEP_ROWS: u32 = 64;
 
 impl Blueprint {
-    /// For each stack of layers the structure of every layer, as an index into the stack's classes, and the
+    /// For each stack of layers the structure of every layer of the checkpoint, as an index into the stack's classes, and the
     /// names of the classes.
     pub fn stacks(&self) -> Vec<(&[usize], Vec<&'static str>)> {
         match self {
@@ -100,9 +102,13 @@ impl Blueprint {
             Self::EncoderDecoder(model) if model.decoder.is_none() => STEP_TOKENS.max(context),
             Self::EncoderDecoder(_) => STEP_TOKENS,
         };
+        let r = match self {
+            Self::Encoder(encoder) => encoder.rows().clamp(STEP_ROWS, n),
+            Self::Decoder(_) | Self::EncoderDecoder(_) => STEP_ROWS,
+        };
         Dims {
             n,
-            r: STEP_ROWS,
+            r,
             b: STEP_ROWS,
             t: context,
         }
@@ -168,9 +174,9 @@ impl Blueprint {
             (Self::Decoder(decoder), [classes]) => decoder.lower(graph, classes),
             (Self::Encoder(encoder), [classes]) => encoder.lower(graph, classes),
             (Self::EncoderDecoder(model), classes) => model.lower(graph, classes),
-            (Self::Decoder(_) | Self::Encoder(_), _) => {
-                Err(FrontendError::Bug("one stack of layers, expected its classes".into()))
-            }
+            (Self::Decoder(_) | Self::Encoder(_), _) => Err(FrontendError::Bug(
+                "one stack of layers, expected its classes".into(),
+            )),
         }
     }
 }

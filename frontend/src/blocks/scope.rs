@@ -8,8 +8,8 @@
 //! Not here: comparing shapes with the checkpoint (`weights::bound`).
 
 use llmc_ir::{
-    DType, Entry, FuncBuilder, Module, Op, Operand, Projected, Source, SourceNorm, SourcePart, State,
-    StateId, TensorType, Type, ValueId, Weight, WeightId,
+    DType, Entry, FuncBuilder, Module, Op, Operand, Projected, Source, SourceNorm, SourcePart,
+    State, StateId, TensorType, Type, ValueId, Weight, WeightId,
 };
 
 use super::{Class, Projection};
@@ -62,6 +62,8 @@ pub struct Scope<'g> {
     wanted: &'g mut Vec<Wanted>,
     catalog: &'g dyn Catalog,
     class: Option<&'g Class>,
+    /// Layers of a group: `{inner}` in names counts them, `{layer}` then the groups.
+    group: u32,
     deviation: f32,
 }
 
@@ -149,12 +151,18 @@ impl Graph<'_> {
             wanted: &mut self.wanted,
             catalog: self.catalog,
             class,
+            group: 1,
             deviation: self.deviation,
         }
     }
 }
 
 impl Scope<'_> {
+    /// Says how many layers a group has, where names count groups and the layers in them.
+    pub fn grouped(&mut self, group: u32) {
+        self.group = group;
+    }
+
     /// A parameter.
     pub fn param(&mut self, name: &str, ty: Type) -> ValueId {
         self.function.param(name, ty)
@@ -350,7 +358,7 @@ impl Scope<'_> {
 
     /// Wants a tensor, or that of every layer of the class, once.
     fn want(&mut self, tensor: &str, shape: Vec<u32>, why: String, fill: Fill) {
-        let class = self.class.filter(|_| tensor.contains("{layer}"));
+        let class = self.class.filter(|_| llmc_ir::source::names_layer(tensor));
         let layers = class.map_or(Vec::new(), |class| class.layers.clone());
         let known = |w: &Wanted| w.pattern == tensor && w.layers == layers;
         if !self.wanted.iter().any(known) {
@@ -376,6 +384,14 @@ impl Scope<'_> {
     ) -> WeightId {
         let class = self.class.filter(|_| tensor.contains("{layer}"));
         let name = class.map_or(name.to_owned(), |class| format!("{}.{name}", class.name));
+        let tensor = match (tensor.contains("{inner}"), self.group) {
+            (false, _) => tensor.to_owned(),
+            (true, 1) => tensor.replace("{inner}", "0"),
+            (true, n) => tensor
+                .replace("{layer}", &format!("{{layer/{n}}}"))
+                .replace("{inner}", &format!("{{layer%{n}}}")),
+        };
+        let tensor = &*tensor;
         let weights = &self.function.module.weights;
         if let Some(at) = weights.iter().position(|weight| weight.name == name) {
             return WeightId(at as u32);

@@ -1,4 +1,4 @@
-//! BERT, and sentence encoders on it (all-MiniLM, BGE, E5, GTE).
+//! BERT, and what is built on it: sentence encoders (all-MiniLM, BGE, E5, GTE), classifiers, taggers.
 //!
 //! Devlin et al., *BERT* (arXiv:1810.04805):
 //!
@@ -9,21 +9,35 @@
 //! pooler_output = tanh(linear(x of [CLS]))
 //! ```
 //!
+//! Classifiers of sequences read the pooler's output.
+//!
 //! Old checkpoints call the norms' tensors `gamma` and `beta`.
 
 use llmc_ir::Mask;
+use llmc_ir::ops::ActKind;
 
+use super::heads::{HeadNames, head};
 use super::{Family, Request, Task};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Embeddings, Encoder, EncoderLayer, Mlp, Norm, Positions, Projection, Table,
+    Attention, Blueprint, Embeddings, Encoder, EncoderLayer, MaskedLm, Mlp, Norm, Positions, Projection, Table,
 };
 use crate::config::Config;
 use crate::error::Result;
 use crate::limits;
 
-pub const FAMILY: Family =
-    Family { name: "bert", architectures: &[("BertModel", Task::Base)], prefix: "bert.", build };
+pub const FAMILY: Family = Family {
+    name: "bert",
+    architectures: &[
+        ("BertModel", Task::Base),
+        ("BertForMaskedLM", Task::MaskedLm),
+        ("BertForQuestionAnswering", Task::QuestionAnswering),
+        ("BertForSequenceClassification", Task::SequenceClassification),
+        ("BertForTokenClassification", Task::TokenClassification),
+    ],
+    prefix: "bert.",
+    build,
+};
 
 /// Queries, keys, values, output.
 const NAMES: [&str; 4] = [
@@ -35,19 +49,35 @@ const NAMES: [&str; 4] = [
 
 fn build(request: &Request) -> Result<Blueprint> {
     let c = request.config;
+    check(c)?;
+    let names = HeadNames {
+        masked_lm: MaskedLm {
+            dense: ("cls.predictions.transform.dense", activation(c, "hidden_act", "gelu")?),
+            norm: (norm(c)?, "cls.predictions.transform.LayerNorm"),
+            bias: "cls.predictions.bias",
+            decoder: "cls.predictions.decoder",
+            tied: true,
+        },
+        sequence: ("pooler.dense", ActKind::Tanh, "classifier"),
+    };
+    Ok(Blueprint::Encoder(Box::new(Encoder {
+        embeddings: Embeddings { types: Some(types(c, 2)?), ..embeddings(c)? },
+        head: head(request, names)?,
+        ..encoder(request)?
+    })))
+}
+
+/// Refuses what makes something else of an encoder.
+pub fn check(c: &Config) -> Result<()> {
     for field in ["is_decoder", "add_cross_attention"] {
         if c.flag_or(field, false)? {
             return Err(c.refuse(field, "false"));
         }
     }
-    if c.optional_text("position_embedding_type")?.is_some_and(|kind| kind != "absolute") {
-        return Err(c.refuse("position_embedding_type", "\"absolute\""));
+    match c.optional_text("position_embedding_type")? {
+        None | Some("absolute") => Ok(()),
+        Some(_) => Err(c.refuse("position_embedding_type", "\"absolute\"")),
     }
-    let types = types(c, 2)?;
-    Ok(Blueprint::Encoder(Box::new(Encoder {
-        embeddings: Embeddings { types: Some(types), ..embeddings(c)? },
-        ..encoder(request)?
-    })))
 }
 
 /// An encoder of BERT's kind: what its descendants start from.
@@ -57,14 +87,23 @@ pub fn encoder(request: &Request) -> Result<Encoder> {
         hidden: c.hidden_size()?,
         context: c.positions()?,
         embeddings: embeddings(c)?,
-        norm: (Norm::layer(c.epsilon("layer_norm_eps", 1e-12)?), "embeddings.LayerNorm"),
+        norm: (norm(c)?, "embeddings.LayerNorm"),
+        mapping: None,
         positions_after_pad: None,
         layer: layer(c)?,
         layers: vec![0; c.layers()? as usize],
         conv: None,
-        pooler: Some("pooler.dense"),
+        order: None,
+        group: 1,
+        pooler: Some("pooler.dense").filter(|_| request.task == Task::Base),
         sentence: Encoder::sentence(request.sentence),
+        head: None,
     })
+}
+
+/// Layer norm with the configured epsilon.
+pub fn norm(c: &Config) -> Result<Norm> {
+    Ok(Norm::layer(c.epsilon("layer_norm_eps", 1e-12)?))
 }
 
 /// Attention with biases, scaled by 1/√head_dim.
@@ -101,7 +140,7 @@ pub fn layer(c: &Config) -> Result<EncoderLayer> {
             up: part("encoder.layer.{layer}.intermediate.dense"),
             down: part("encoder.layer.{layer}.output.dense"),
         },
-        norm: Norm::layer(c.epsilon("layer_norm_eps", 1e-12)?),
+        norm: norm(c)?,
         attention_norm: "encoder.layer.{layer}.attention.output.LayerNorm",
         mlp_norm: "encoder.layer.{layer}.output.LayerNorm",
     })

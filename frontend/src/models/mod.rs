@@ -7,6 +7,7 @@
 //!
 //! Not here: how blocks become IR (`blocks`), the names' prefixes in checkpoints (`weights::bound`).
 
+mod heads;
 mod layer_types;
 
 use crate::blocks::Blueprint;
@@ -33,6 +34,14 @@ pub enum Task {
     Base,
     /// The next token's logits.
     CausalLm,
+    /// Logits of the tokens behind masks.
+    MaskedLm,
+    /// Where in a text the answer to a question starts and ends.
+    QuestionAnswering,
+    /// A class for every text, or a number.
+    SequenceClassification,
+    /// A class for every token.
+    TokenClassification,
 }
 
 /// What a family is asked to build.
@@ -55,10 +64,12 @@ macro_rules! families {
 }
 
 families! {
+    albert
     bert
     bloom
     deberta
     deberta_v2
+    distilbert
     falcon
     gemma2
     gemma3_text
@@ -77,8 +88,10 @@ families! {
     qwen2
     qwen3
     qwen3_moe
+    roberta
     stablelm
     t5
+    xlm_roberta
 }
 
 /// The family, class and head of a configuration.

@@ -8,12 +8,23 @@
 
 use llmc_ir::ops::RelativeBias;
 
-use super::{Family, Request, Task, bert};
+use super::heads::head;
+use super::{Family, Request, Task, bert, roberta};
 use crate::blocks::{Blueprint, Encoder, EncoderLayer, Positions};
 use crate::error::Result;
 
-pub const FAMILY: Family =
-    Family { name: "mpnet", architectures: &[("MPNetModel", Task::Base)], prefix: "mpnet.", build };
+pub const FAMILY: Family = Family {
+    name: "mpnet",
+    architectures: &[
+        ("MPNetModel", Task::Base),
+        ("MPNetForMaskedLM", Task::MaskedLm),
+        ("MPNetForQuestionAnswering", Task::QuestionAnswering),
+        ("MPNetForSequenceClassification", Task::SequenceClassification),
+        ("MPNetForTokenClassification", Task::TokenClassification),
+    ],
+    prefix: "mpnet.",
+    build,
+};
 
 /// Queries, keys, values, output.
 const NAMES: [&str; 4] = [
@@ -37,18 +48,15 @@ fn build(request: &Request) -> Result<Blueprint> {
         name: "relative_bias",
         bias: RelativeBias { buckets, max_distance: 128, bidirectional: true },
     };
-    let context = c.positions()?.checked_sub(PAD + 1).filter(|context| *context > 0);
-    let Some(context) = context else {
-        return Err(c.wrong("max_position_embeddings", "more than 2: positions begin at 2"));
-    };
     Ok(Blueprint::Encoder(Box::new(Encoder {
-        context,
+        context: roberta::context(c, PAD)?,
         positions_after_pad: Some(PAD),
         layer: EncoderLayer {
             attention: bert::attention(c, NAMES, positions)?,
             attention_norm: "encoder.layer.{layer}.attention.LayerNorm",
             ..bert::layer(c)?
         },
+        head: head(request, roberta::heads(c)?)?,
         ..bert::encoder(request)?
     })))
 }

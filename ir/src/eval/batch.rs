@@ -87,8 +87,9 @@ pub fn pack(rows: &[Row], shares: &[SeqStep]) -> StepInput {
     input
 }
 
-/// Writes the packed rows of a step's result to their places in `[B, S, …]`.
-pub fn scatter(out: &mut Tensor, packed: &Tensor, rows: &[Row], shares: &[SeqStep]) {
+/// Writes the packed rows of a step's result, which are those of its tokens from `first` on, to their
+/// places in `[B, S, …]`.
+pub fn scatter(out: &mut Tensor, packed: &Tensor, rows: &[Row], shares: &[SeqStep], first: usize) {
     let (len, width) = (out.dims[1], packed.stride());
     let places = shares.iter().flat_map(|s| {
         let columns = rows
@@ -97,7 +98,7 @@ pub fn scatter(out: &mut Tensor, packed: &Tensor, rows: &[Row], shares: &[SeqSte
         let taken = columns.iter().skip(s.past as usize).take(s.new as usize);
         taken.map(move |c| s.id as usize * len + c)
     });
-    for (i, place) in places.enumerate() {
+    for (i, place) in places.skip(first).take(packed.dims[0]).enumerate() {
         if let Some(to) = out.data.get_mut(place * width..(place + 1) * width) {
             to.copy_from_slice(packed.at(i));
         }
@@ -139,7 +140,13 @@ mod tests {
             dims: vec![3, 1],
             data: vec![2.0, 3.0, 4.0],
         };
-        scatter(&mut out, &packed, &rows, &shares);
+        scatter(&mut out, &packed, &rows, &shares, 0);
         assert_eq!(out.data, [0.0, 0.0, 2.0, 3.0, 4.0, 0.0]);
+        let packed = Tensor {
+            dims: vec![1, 1],
+            data: vec![5.0],
+        };
+        scatter(&mut out, &packed, &rows, &shares, 1);
+        assert_eq!(out.data, [0.0, 0.0, 2.0, 5.0, 4.0, 0.0]);
     }
 }

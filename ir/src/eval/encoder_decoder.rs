@@ -55,7 +55,9 @@ fn run(
         decode.forward(evaluator, &text.unpad()?)?;
         for (name, t) in decode.output.tensors {
             match name.strip_prefix("hidden_states.") {
-                Some(i) => output.tensors.insert(format!("decoder_hidden_states.{i}"), t),
+                Some(i) => output
+                    .tensors
+                    .insert(format!("decoder_hidden_states.{i}"), t),
                 None if name == "last_hidden_state" => None,
                 None => output.tensors.insert(name, t),
             };

@@ -2,8 +2,9 @@
 //!
 //! Results over tokens come out as `[B, S, …]` with zeros at masked positions, results over sequences
 //! as `[B, …]`. Prompts longer than a step are run in chunks where the model has states; models
-//! without states (encoders) take whole sequences. Generation is greedy. A rope that looks at lengths
-//! goes by each row's own (see [`crate::rope`]).
+//! without states (encoders) take whole sequences, and where a step gives fewer rows than are wanted it
+//! is repeated for the next ones. Generation is greedy. A rope that looks at lengths goes by each row's
+//! own (see [`crate::rope`]).
 //!
 //! Deliberately not here: sources (`encoder_decoder`), sampling, beams, files.
 
@@ -35,6 +36,9 @@ pub struct InferOutput {
     /// The new tokens of every row, all of one length.
     pub generated: Option<Vec<Vec<i32>>>,
 }
+
+/// Results that are one number for each token: `[B, S]`.
+pub const SPANS: [&str; 2] = ["start_logits", "end_logits"];
 
 /// A result's outermost extent, by name.
 fn over(entry: &Func) -> IndexMap<String, Sym> {
@@ -117,10 +121,14 @@ impl<'a> Run<'a> {
     }
 
     /// All rows' tokens, in as few steps as the module's bounds allow.
-    pub fn forward(&mut self, evaluator: &mut Evaluator<'_>, rows: &[Row]) -> Result<(), EvalError> {
+    pub fn forward(
+        &mut self,
+        evaluator: &mut Evaluator<'_>,
+        rows: &[Row],
+    ) -> Result<(), EvalError> {
         let (decoder, dims) = (self.decoder, self.dims);
         let wants_rows = self.over.values().any(|&s| s == Sym::R);
-        let room = if wants_rows {
+        let room = if wants_rows && decoder {
             dims.n.min(dims.r)
         } else {
             dims.n
@@ -156,28 +164,37 @@ impl<'a> Run<'a> {
             let mut input = pack(rows, &shares);
             let length = |s: &SeqStep| rows[s.id as usize].ids.len() as u32;
             input.lengths = Some(shares.iter().map(length).collect());
-            if wants_rows {
-                input.rows = (0..input.ids.len() as u32).collect();
+            if !wants_rows {
+                let out = evaluator.step_of(self.entry, &input)?;
+                self.collect(&out, rows, &shares, 0);
+                continue;
             }
-            let out = evaluator.step_of(self.entry, &input)?;
-            self.collect(&out, rows, &shares);
+            let all: Vec<u32> = (0..input.ids.len() as u32).collect();
+            for wanted in all.chunks(dims.r.max(1) as usize) {
+                input.rows = wanted.to_vec();
+                let out = evaluator.step_of(self.entry, &input)?;
+                self.collect(&out, rows, &shares, wanted[0] as usize);
+            }
         }
     }
 
-    /// Puts a step's results in their places.
-    fn collect(&mut self, out: &StepOutput, rows: &[Row], shares: &[SeqStep]) {
+    /// Puts a step's results in their places; its rows are those from token `first` on.
+    fn collect(&mut self, out: &StepOutput, rows: &[Row], shares: &[SeqStep], first: usize) {
         let (b, s) = (self.batch.rows, self.batch.len);
         for (name, t) in &out.results {
+            let over = self.over.get(name).copied();
             let mut dims = vec![b];
-            let per_token = self.over.get(name) != Some(&Sym::B);
-            if per_token {
+            if over != Some(Sym::B) {
                 dims.push(s);
             }
-            dims.extend(t.dims.iter().skip(1));
+            if !SPANS.contains(&name.as_str()) {
+                dims.extend(t.dims.iter().skip(1));
+            }
             let whole = self.output.tensors.entry(name.clone());
             let whole = whole.or_insert_with(|| Tensor::zeros(&dims));
-            if per_token {
-                scatter(whole, t, rows, shares);
+            if over != Some(Sym::B) {
+                let first = if over == Some(Sym::R) { first } else { 0 };
+                scatter(whole, t, rows, shares, first);
                 continue;
             }
             let width = t.stride();
@@ -190,7 +207,9 @@ impl<'a> Run<'a> {
             let mut end = 0;
             for share in shares {
                 end += share.new as usize;
-                self.last_logits[share.id as usize] = Some(logits.at(end - 1).to_vec());
+                if end <= logits.dims[0] {
+                    self.last_logits[share.id as usize] = Some(logits.at(end - 1).to_vec());
+                }
             }
         }
         if self.options.hidden_states {
@@ -203,7 +222,7 @@ impl<'a> Run<'a> {
                     .unwrap_or(h);
                 let whole = self.output.tensors.entry(format!("hidden_states.{i}"));
                 let whole = whole.or_insert_with(|| Tensor::zeros(&[b, s, h.last()]));
-                scatter(whole, h, rows, shares);
+                scatter(whole, h, rows, shares, 0);
             }
         }
     }

@@ -65,10 +65,7 @@ impl Step {
             }
             let total = u64::from(s.past) + u64::from(s.new);
             if total > u64::from(dims.t) {
-                return fail(format!(
-                    "{total} tokens in a sequence, at most {}",
-                    dims.t
-                ));
+                return fail(format!("{total} tokens in a sequence, at most {}", dims.t));
             }
             let all = tokens.len() + s.new as usize;
             if all > input.ids.len() && !input.ids.is_empty() {

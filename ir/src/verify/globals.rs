@@ -93,7 +93,7 @@ fn weight(w: &Weight) -> Result<(), String> {
         return Err("a stack without slots".into());
     }
     for name in w.source.patterns() {
-        if w.slots.is_none() && name.contains("{layer}") {
+        if w.slots.is_none() && crate::source::names_layer(name) {
             return Err(format!(
                 "`{name}` names a layer, but the weight has no slots"
             ));

@@ -172,8 +172,7 @@ fn appends(found: &mut Found<'_>, runs: &Runs<'_>) {
     for (i, state) in module.states.iter().enumerate() {
         let id = Operand::State(crate::StateId(i as u32));
         source(found, StateId(i as u32), state);
-        let appends =
-            |i: &&Inst| !matches!(i.op, Op::KvSource(_)) && i.operands.contains(&id);
+        let appends = |i: &&Inst| !matches!(i.op, Op::KvSource(_)) && i.operands.contains(&id);
         let of = |f: &Func| f.body.iter().filter(appends).count() as u64;
         let mut total = 0u64;
         let mut most = 0u64;

@@ -84,6 +84,63 @@ pub struct Manifest {
     /// than this (`Batch::rope_length`); a longer prompt is computed whole, not behind a cached part.
     #[serde(default)]
     pub rope_growth: Option<u32>,
+    /// What the logits of an encoder are, where it has a head.
+    #[serde(default)]
+    pub head: Option<Head>,
+    /// What sentence-transformers does around the model.
+    #[serde(default)]
+    pub sentence: SentenceFace,
+}
+
+/// Texts before and embeddings behind a sentence encoder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentenceFace {
+    /// Embeddings have the length 1.
+    pub normalized: bool,
+    /// Texts are lower-cased.
+    pub lower_case: bool,
+    /// What every text begins with.
+    pub prompt: String,
+}
+
+/// The head of an encoder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub task: HeadTask,
+    /// What the columns of the logits are called; empty for tokens and spans.
+    pub labels: Vec<String>,
+    /// How logits become scores of labels.
+    pub scores: Scores,
+    /// How the one logit of a pair of texts becomes its relevance.
+    pub relevance: Scores,
+}
+
+/// What a head gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadTask {
+    /// `logits [R, vocab_size]`: tokens behind masks.
+    #[default]
+    MaskedLm,
+    /// `logits [B, labels]`.
+    SequenceClassification,
+    /// `logits [N, labels]`.
+    TokenClassification,
+    /// `start_logits [N, 1]`, `end_logits [N, 1]`.
+    QuestionAnswering,
+}
+
+/// A function of logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// Themselves.
+    #[default]
+    Logits,
+    /// Each by itself.
+    Sigmoid,
+    /// One of several.
+    Softmax,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

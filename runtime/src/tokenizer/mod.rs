@@ -17,6 +17,7 @@ mod model;
 mod section;
 mod trie;
 mod unigram;
+mod windows;
 mod word_level;
 mod word_piece;
 
@@ -32,6 +33,7 @@ use tokenizers::{
 };
 
 pub use compile::compile;
+pub use windows::{Overlong, Window};
 
 /// Token ids of a text, the segment each belongs to, and the bytes of the text that it stands for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

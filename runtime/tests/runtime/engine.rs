@@ -31,10 +31,11 @@ fn run(engine: &mut Engine<'_>, works: &[Work<'_>]) -> Result<Vec<Got>> {
             let g = &mut got[span.work];
             for k in 0..span.rows {
                 let row = view.row(logits.unwrap(), span.row + k).to_vec();
-                assert!(
-                    g.logits[span.row_first + k].replace(row).is_none(),
-                    "a row came twice"
-                );
+                let at = match works[span.work].rows {
+                    Rows::At(list) => list[span.row_first + k],
+                    Rows::None | Rows::Last | Rows::All => span.row_first + k,
+                };
+                assert!(g.logits[at].replace(row).is_none(), "a row came twice");
             }
             for k in 0..span.len {
                 let row = view.row(hidden.unwrap(), span.token + k).to_vec();
@@ -48,7 +49,7 @@ fn run(engine: &mut Engine<'_>, works: &[Work<'_>]) -> Result<Vec<Got>> {
     Ok(got)
 }
 
-fn check(got: &Got, values: &[u64], rows: Rows) {
+fn check(got: &Got, values: &[u64], rows: Rows<'_>) {
     for (i, value) in values.iter().enumerate() {
         assert_eq!(
             got.hidden[i].as_deref(),
@@ -59,6 +60,7 @@ fn check(got: &Got, values: &[u64], rows: Rows) {
             Rows::All => true,
             Rows::Last => i + 1 == values.len(),
             Rows::None => false,
+            Rows::At(list) => list.contains(&i),
         };
         assert_eq!(
             got.logits[i],
@@ -209,6 +211,32 @@ fn encoders_keep_sequences_whole() {
             check(g, &expected(&manifest, text), rows);
         }
     }
+    // Rows of a list, more of them than a step gives.
+    let lists: Vec<Vec<usize>> = texts
+        .iter()
+        .map(|t| (0..t.len()).rev().step_by(2).collect())
+        .collect();
+    let works: Vec<Work<'_>> = texts
+        .iter()
+        .zip(&lists)
+        .map(|(ids, list)| Work {
+            seq: None,
+            ids,
+            types: &[],
+            rows: Rows::At(list),
+        })
+        .collect();
+    let got = run(&mut engine, &works).unwrap();
+    for ((g, text), list) in got.iter().zip(&texts).zip(&lists) {
+        check(g, &expected(&manifest, text), Rows::At(list));
+    }
+    let wrong = Work {
+        seq: None,
+        ids: &texts[0],
+        types: &[],
+        rows: Rows::At(&[5]),
+    };
+    assert!(run(&mut engine, &[wrong]).is_err());
     let long = ids(101, 1);
     let work = Work {
         seq: None,

@@ -360,6 +360,10 @@ fn bench_and_info_print_json() {
         names(&encoder(), "bench --json -r 1 -b 4 -s 9"),
         ["embed b4 s9"]
     );
+    assert_eq!(
+        names(&encoder(), "bench --json -r 1 -b 3 -s 9,2"),
+        ["embed b3 s9,2"]
+    );
     assert_eq!(names(&encoder(), "bench --json -r 1"), ["embed b32 s100"]);
     let depths = run(&decoder(), "bench --json -r 1 -p 7 -n 2", "").unwrap();
     let depths = depths

@@ -24,7 +24,9 @@ fn heads(config: &Json) -> usize {
 fn key_heads(arch: &str, config: &Json) -> usize {
     match arch {
         "starcoder" => 1,
-        "falcon" if config["new_decoder_architecture"] == true => either(config, &["num_kv_heads"]).unwrap(),
+        "falcon" if config["new_decoder_architecture"] == true => {
+            either(config, &["num_kv_heads"]).unwrap()
+        }
         "falcon" => 1,
         "stablelm" => either(config, &["num_key_value_heads"]).unwrap(),
         _ => heads(config),
@@ -35,7 +37,9 @@ fn key_heads(arch: &str, config: &Json) -> usize {
 fn rotated(config: &Json) -> u32 {
     let dim = either(config, &["hidden_size"]).unwrap() / heads(config);
     let within = |section: &Json| section["partial_rotary_factor"].as_f64();
-    let part = within(config).or(within(&config["rope_parameters"])).unwrap_or(1.0);
+    let part = within(config)
+        .or(within(&config["rope_parameters"]))
+        .unwrap_or(1.0);
     (dim as f64 * part) as u32
 }
 
@@ -44,18 +48,24 @@ impl Gguf {
     pub(super) fn layer_norm_keys(&mut self, arch: &str, config: &Json) {
         let size = |fields: &[&str]| either(config, fields);
         let hidden = size(&["hidden_size", "n_embd", "n_embed"]).unwrap();
-        let inner = size(&["intermediate_size", "ffn_hidden_size", "n_inner"]).unwrap_or(4 * hidden);
+        let inner =
+            size(&["intermediate_size", "ffn_hidden_size", "n_inner"]).unwrap_or(4 * hidden);
         let context = size(&["max_position_embeddings", "n_positions", "seq_length"]).unwrap();
         let layers = size(&["num_hidden_layers", "n_layer"]).unwrap();
         let count = |n: usize| Value::U32(n as u32);
-        let epsilon = config["layer_norm_epsilon"].as_f64().or(config["layer_norm_eps"].as_f64());
+        let epsilon = config["layer_norm_epsilon"]
+            .as_f64()
+            .or(config["layer_norm_eps"].as_f64());
         let mut keys = vec![
             ("context_length", count(context)),
             ("embedding_length", count(hidden)),
             ("feed_forward_length", count(inner)),
             ("block_count", count(layers)),
             ("attention.head_count", count(heads(config))),
-            ("attention.layer_norm_epsilon", Value::F32(epsilon.unwrap() as f32)),
+            (
+                "attention.layer_norm_epsilon",
+                Value::F32(epsilon.unwrap() as f32),
+            ),
         ];
         if arch != "gpt2" {
             keys.push(("attention.head_count_kv", count(key_heads(arch, config))));
@@ -81,7 +91,10 @@ impl Gguf {
         self.set("phi3.attention.sliding_window", Value::U32(window));
         let context = count("max_position_embeddings").unwrap();
         let original = count("original_max_position_embeddings").unwrap_or(context);
-        self.set("phi3.rope.scaling.original_context_length", Value::U32(original));
+        self.set(
+            "phi3.rope.scaling.original_context_length",
+            Value::U32(original),
+        );
         let scaling = match config["rope_scaling"].is_object() {
             true => &config["rope_scaling"],
             false => &config["rope_parameters"],
@@ -94,7 +107,9 @@ impl Gguf {
         self.set("phi3.rope.scaling.attn_factor", Value::F32(factor as f32));
         for kind in ["long", "short"] {
             let factors = scaling[format!("{kind}_factor")].as_array().unwrap();
-            let bytes = factors.iter().flat_map(|f| (f.as_f64().unwrap() as f32).to_le_bytes());
+            let bytes = factors
+                .iter()
+                .flat_map(|f| (f.as_f64().unwrap() as f32).to_le_bytes());
             let name = format!("rope_factors_{kind}.weight");
             self.add(&name, &[factors.len() as u64], 0, bytes.collect());
         }
@@ -144,7 +159,9 @@ pub(super) fn stored(
     let of = |members: std::ops::Range<usize>| {
         (0..key).flat_map(move |g| members.clone().map(move |m| g * group + m))
     };
-    let all = of(0..group - 2).chain(of(group - 2..group - 1)).chain(of(group - 1..group));
+    let all = of(0..group - 2)
+        .chain(of(group - 2..group - 1))
+        .chain(of(group - 1..group));
     let rows = all.flat_map(|head| head * dim..(head + 1) * dim);
     let values = rows.flat_map(|row| values[row * width..(row + 1) * width].to_vec());
     (shape, values.collect())

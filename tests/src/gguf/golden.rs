@@ -73,7 +73,10 @@ impl Gguf {
             let window = count("sliding_window").filter(|_| !matches!(arch, "phi3" | "qwen3"));
             keys.push(("attention.sliding_window", window));
         }
-        if matches!(arch, "llama" | "gemma2" | "gemma3" | "gpt-oss" | "qwen3" | "qwen3moe") {
+        if matches!(
+            arch,
+            "llama" | "gemma2" | "gemma3" | "gpt-oss" | "qwen3" | "qwen3moe"
+        ) {
             keys.push(("attention.key_length", Some(dim.clone())));
             keys.push(("attention.value_length", Some(dim.clone())));
         }

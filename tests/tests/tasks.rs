@@ -1,0 +1,217 @@
+//! Tasks of encoders through executables: the JSON lines that Hugging Face's pipelines give, from arguments and
+//! from standard input; what the model lacks is refused by name.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use llmc_tests::{
+    binaries::{self, Compiled},
+    golden::{self, Case},
+};
+use serde_json::Value;
+
+/// Greatest distance of a score from the reference's: outputs may differ by 2e-4 + 1e-3 · |x|.
+const SCORE: f64 = 5e-4;
+
+/// Feeds standard input; what comes out.
+fn piped(model: &Compiled, args: &[&str], input: &str) -> String {
+    let mut child = Command::new(&model.exe)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{args:?}: {}", out.status);
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Whether two JSON values agree: everything but fractions exactly.
+fn differ(at: &str, found: &Value, expected: &Value, problems: &mut Vec<String>) {
+    let mut note = || problems.push(format!("{at}: found {found}, expected {expected}"));
+    match (found, expected) {
+        (Value::Object(f), Value::Object(e)) => {
+            if !f.keys().eq(e.keys()) {
+                return note();
+            }
+            f.iter()
+                .for_each(|(k, v)| differ(&format!("{at}.{k}"), v, &e[k], problems));
+        }
+        (Value::Array(f), Value::Array(e)) => {
+            if f.len() != e.len() {
+                return note();
+            }
+            let both = f.iter().zip(e).enumerate();
+            both.for_each(|(i, (f, e))| differ(&format!("{at}[{i}]"), f, e, problems));
+        }
+        (Value::Number(f), Value::Number(e)) if e.is_f64() => {
+            let (f, e) = (f.as_f64().unwrap(), e.as_f64().unwrap());
+            // False for a NaN.
+            let near = (f - e).abs() <= SCORE;
+            if !near {
+                note();
+            }
+        }
+        _ if found == expected => {}
+        _ => note(),
+    }
+}
+
+fn compare(what: &str, printed: &str, expected: &[Value], problems: &mut Vec<String>) {
+    let lines: Vec<Value> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{what}: {line}: {e}")))
+        .collect();
+    let (found, expected) = (Value::Array(lines), Value::Array(expected.to_vec()));
+    differ(what, &found, &expected, problems);
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    let list = value.as_array().unwrap();
+    list.iter().map(|s| s.as_str().unwrap()).collect()
+}
+
+/// Every call of a case's `tasks.json`, with the texts as arguments and as lines.
+fn check(name: &str) {
+    let Case { dir, .. } = golden::cases(&[name]).remove(0);
+    let model = binaries::compile(&dir, &[]);
+    let calls: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("tasks.json")).unwrap()).unwrap();
+    let mut problems = Vec::new();
+    for call in calls.as_array().unwrap() {
+        let (args, texts) = (strings(&call["args"]), strings(&call["texts"]));
+        let expected = call["lines"].as_array().unwrap();
+        let task = args[0];
+        let all = [&args[..], &["--json", "--quiet", "--"], &texts].concat();
+        // The query stands before the texts.
+        let all: Vec<&str> = match task {
+            "rerank" => {
+                let flags = [&args[2..], &["--json", "--quiet", "--", args[1]]].concat();
+                [&["rerank"][..], &flags, &texts].concat()
+            }
+            _ => all,
+        };
+        let printed = binaries::ok(&model.exe, &all);
+        compare(
+            &format!("{name} {args:?}"),
+            &printed,
+            expected,
+            &mut problems,
+        );
+        let lines = texts.join("\n");
+        let piped = piped(&model, &[&args[..], &["--quiet"]].concat(), &lines);
+        if piped != printed {
+            problems.push(format!("{name} {args:?}: lines and arguments differ"));
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn answers() {
+    check("bert_qa");
+}
+
+#[test]
+fn labels() {
+    check("distilbert_multi");
+}
+
+#[test]
+fn masks() {
+    check("xlm_roberta_mlm");
+}
+
+#[test]
+fn relevance() {
+    check("mpnet_cross");
+}
+
+#[test]
+fn entities() {
+    check("roberta_tags");
+}
+
+/// A model refuses the tasks of other heads by name, and texts that it can do nothing with.
+#[test]
+fn what_a_model_lacks_is_refused() {
+    let refused = |model: &Compiled, args: &[&str], expected: &str| {
+        let out = binaries::run(&model.exe, args);
+        let message = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {message}");
+        assert!(message.contains(expected), "{args:?}: {message}");
+    };
+    let compile = |name: &str| {
+        let case = golden::cases(&[name]).remove(0);
+        binaries::compile(Path::new(&case.dir), &["--target-cpu", "x86-64-v3"])
+    };
+    let model = compile("bert_mlm");
+    let calls: [&[&str]; 6] = [
+        &["embed", "a"],
+        &["classify", "a"],
+        &["tag", "a"],
+        &["rerank", "a", "b"],
+        &["answer", "--context", "a", "b"],
+        &["generate", "a"],
+    ];
+    for call in calls {
+        refused(&model, call, &format!("has no task `{}`", call[0]));
+    }
+    refused(&model, &["fill-mask", "a"], "holds no [MASK]");
+    let model = compile("bert_seqcls");
+    refused(&model, &["fill-mask", "a"], "has no task `fill-mask`");
+    refused(&model, &["rerank", "a", "b"], "gives 3 labels");
+    let model = compile("bert_qa");
+    refused(&model, &["answer", "a", "b"], "needs --context");
+    refused(&model, &["answer", "--context", "-"], "not both");
+    let long = "fox ".repeat(99);
+    refused(
+        &model,
+        &["answer", "--context", "a", long.as_str()],
+        "leave no room",
+    );
+}
+
+/// What the tables of labels, and nothing else, say for a person.
+#[test]
+fn text_for_people() {
+    let case = golden::cases(&["bert_seqcls"]).remove(0);
+    let model = binaries::compile(&case.dir, &["--target-cpu", "x86-64-v3"]);
+    let printed = binaries::ok(
+        &model.exe,
+        &["classify", "Once upon", "a time", "--top-k", "3"],
+    );
+    assert_eq!(printed.lines().count(), 2, "{printed}");
+    for line in printed.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words.len(), 6, "{line}");
+        let scores = words.chunks(2).map(|w| w[1].parse::<f64>().unwrap());
+        assert!((scores.sum::<f64>() - 1.0).abs() < 2e-4, "{line}");
+    }
+}
+
+/// One warning where texts are cut, none where they are read in windows.
+#[test]
+fn long_texts() {
+    let long = "The quick brown fox jumps over the lazy dog. ".repeat(9);
+    let warnings = |name: &str, args: &[&str]| {
+        let case = golden::cases(&[name]).remove(0);
+        let model = binaries::compile(&case.dir, &["--target-cpu", "x86-64-v3"]);
+        let texts = [long.as_str(), "short", long.as_str()];
+        let out = binaries::run(&model.exe, &[args, &texts].concat());
+        assert!(out.status.success());
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let cut = warnings("distilbert_multi", &["classify"]);
+    assert_eq!(cut, "texts of more than 64 tokens are cut to 64\n");
+    assert_eq!(warnings("roberta_tags", &["tag"]), "");
+}
