@@ -119,6 +119,7 @@ pub fn manifest(
             .and_then(|s| s.max_tokens)
             .unwrap_or(0),
         special_strings: tokenizer.map(special_strings).unwrap_or_default(),
+        prefixes: generation.prefixes.iter().cloned().collect(),
         type_vocab_size: model.type_vocab_size,
         rope_switch: match module.length_rule() {
             Some(LengthRule::Switch(at)) => Some(at),

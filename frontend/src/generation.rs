@@ -14,6 +14,9 @@ use crate::error::Result;
 use crate::json::Json;
 use crate::limits;
 
+/// Tasks that are looked at.
+const TASKS: usize = 256;
+
 /// Defaults of text generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Generation {
@@ -43,6 +46,8 @@ pub struct Generation {
     pub max_length: Option<u32>,
     /// Beams.
     pub beams: Option<u32>,
+    /// What texts begin with, by the tasks of `task_specific_params`.
+    pub prefixes: Vec<(String, String)>,
 }
 
 impl Generation {
@@ -82,6 +87,24 @@ impl Generation {
             max_new_tokens: first.optional_count("max_new_tokens", 1..=limits::POSITIONS)?,
             max_length: first.optional_count("max_length", 0..=limits::POSITIONS)?,
             beams: first.optional_count("num_beams", 1..=1024)?,
+            prefixes: prefixes(config)?,
         })
     }
+}
+
+/// The prefixes of a configuration's tasks.
+fn prefixes(config: &Config) -> Result<Vec<(String, String)>> {
+    let Some(tasks) = config.section("task_specific_params")? else {
+        return Ok(Vec::new());
+    };
+    let mut prefixes = Vec::new();
+    for name in tasks.members().keys().take(TASKS) {
+        if let Some(Json::Object(_)) = tasks.get(name)
+            && let Some(task) = tasks.section(name)?
+            && let Some(prefix) = task.optional_text("prefix")?
+        {
+            prefixes.push((name.clone(), prefix.to_owned()));
+        }
+    }
+    Ok(prefixes)
 }

@@ -64,9 +64,14 @@ fn tokenizers_load() {
     }
 }
 
-const IN_SCOPE: [&str; 29] = [
+const IN_SCOPE: [&str; 34] = [
     "bert_base",
+    "deberta_v1_mlm",
+    "deberta_v1_seqcls",
+    "deberta_v2_conv",
+    "deberta_v2_noshare",
     "deberta_v3_base",
+    "deberta_v3_seqcls",
     "falcon_mqa",
     "falcon_new_arch",
     "gemma2",

@@ -235,7 +235,7 @@ fn configuration_fields() {
             "architectures",
             json!(["RwkvForCausalLM"]),
             Unsupported,
-            "found RwkvForCausalLM, supported are BertModel",
+            "found RwkvForCausalLM, supported are AlbertModel",
         ),
         (
             "model_type",
@@ -1086,7 +1086,7 @@ fn sentence_modules() {
         Unsupported,
         &["config.json: `model_type`"],
         |folder| {
-            edit(folder, "config.json", json!({"model_type": "t5"}));
+            edit(folder, "config.json", json!({"model_type": "rwkv"}));
             add_sentence_modules(folder, 24);
         },
     );

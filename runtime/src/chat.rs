@@ -37,7 +37,7 @@ pub fn chat(
     out: &mut dyn Write,
 ) -> Result<()> {
     session.need(
-        session.generates() && session.manifest.chat_template.is_some(),
+        session.continues_texts() && session.manifest.chat_template.is_some(),
         "chat",
     )?;
     let m = session.manifest;

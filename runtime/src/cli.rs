@@ -15,6 +15,7 @@ use crate::info::InfoArgs;
 use crate::perplexity::PerplexityArgs;
 use crate::profile::ProfileArgs;
 use crate::rerank::RerankArgs;
+use crate::rewrite::{RewriteArgs, TranslateArgs};
 use crate::tag::TagArgs;
 use crate::text_tools::{DetokenizeArgs, TokenizeArgs};
 use crate::threads::MAX_THREADS;
@@ -63,6 +64,10 @@ pub enum Task {
     Generate(Box<GenerateArgs>),
     /// Talk with the model
     Chat(Box<ChatArgs>),
+    /// Translate each text
+    Translate(Box<TranslateArgs>),
+    /// Summarise each text
+    Summarize(Box<RewriteArgs>),
     /// Print a vector for each text
     Embed(EmbedArgs),
     /// Print labels of each text
@@ -160,6 +165,8 @@ mod tests {
             "rerank q",
             "answer --context c q --max-length 3 --window 9 --stride 2 --no-answer",
             "caption anything --at all",
+            "translate --to de hello -n 5 --beams 4",
+            "summarize -",
         ] {
             assert!(check(line).is_ok(), "{line}");
         }

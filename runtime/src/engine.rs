@@ -365,6 +365,10 @@ impl<'m> Engine<'m> {
                 "rows of a list that does not fit the item".into(),
             ));
         }
+        let has_source = work.seq.is_some_and(|s| self.kv.source_len(s) > 0);
+        if self.ready().info.entry == Entry::Decode && !has_source {
+            return Err(Error::Run("the sequence has no source".into()));
+        }
         if work.rows != Rows::None && limits.max_rows == 0 {
             return Err(Error::Unsupported(
                 "this model has no rows to give out".into(),

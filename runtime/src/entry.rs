@@ -13,7 +13,7 @@ use crate::threads::granted_cores;
 use crate::timings::Timings;
 use crate::{
     Error, Result, answer, bench, chat, classify, cli, embed, fill_mask, generate, infer, info,
-    perplexity, profile, rerank, tag,
+    perplexity, profile, rerank, rewrite, tag,
 };
 use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
 use std::ffi::{CStr, OsString};
@@ -111,7 +111,7 @@ fn start(
     // Buffered by us rather than by `Stdin`, whose lock cannot go to another thread.
     let mut input = BufReader::new(std::io::stdin());
     match cli.task {
-        None if session.generates()
+        None if session.continues_texts()
             && m.chat_template.is_some()
             && std::io::stdin().is_terminal() =>
         {
@@ -126,6 +126,14 @@ fn start(
         Some(Task::Chat(args)) => {
             payload.warm();
             chat::chat(&session, &args, &mut input, out)
+        }
+        Some(Task::Translate(args)) => {
+            payload.warm();
+            rewrite::translate(&session, &args, &mut input, out)
+        }
+        Some(Task::Summarize(args)) => {
+            payload.warm();
+            rewrite::summarize(&session, &args, &mut input, out)
         }
         Some(Task::Embed(args)) => {
             payload.warm();

@@ -14,8 +14,10 @@ use crate::interrupt;
 use crate::kv_cache::SeqId;
 use crate::sampling_params::SamplingParams;
 use crate::session::{Session, check_ids};
+use crate::source_text::read_source;
 use crate::text_tools::{TextTools, read_text};
 use crate::{Error, Result};
+use llmc_abi::Kind;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
@@ -78,11 +80,21 @@ pub fn generate(
         ));
     }
 
+    // What an encoder-decoder is told is a source; its text begins with the start token.
+    let read = ids.len();
+    let source = match m.kind {
+        Kind::EncoderDecoder => Some(std::mem::replace(&mut ids, vec![m.start_token()])),
+        Kind::Decoder | Kind::Encoder => None,
+    };
     let new = args.new.unwrap_or(DEFAULT_NEW);
     session.timings.mark("prompt");
     let sequences = generation.beams.map_or(1, |b| b.beams);
     let mut engine = session.engine(sequences, ids.len().saturating_add(new), false)?;
     let seq = engine.open()?;
+    if let Some(source) = &source {
+        read_source(&mut engine, seq, source)?;
+        session.timings.mark("source");
+    }
     let request = Request {
         prompt: &ids,
         max_new: Some(new),
@@ -91,11 +103,12 @@ pub fn generate(
         lookup: generation.lookup,
         stops: &args.stop,
         eos: if args.ignore_eos { &[] } else { &m.tokens.eos },
-        continues: true,
+        continues: source.is_none(),
     };
     let run = Run {
         session,
         args,
+        read,
         tools: &tools,
         request,
         before: session.timings.parts(),
@@ -110,6 +123,8 @@ pub fn generate(
 struct Run<'a> {
     session: &'a Session<'a>,
     args: &'a GenerateArgs,
+    /// Tokens of the prompt as it was given.
+    read: usize,
     tools: &'a TextTools<'a>,
     request: Request<'a>,
     /// Where the time went before.
@@ -163,7 +178,7 @@ impl Run<'_> {
             if generation.returned > 1 {
                 let all = texts.iter().map(|(done, p)| self.json(done, p));
                 line = serde_json::json!({
-                    "prompt_tokens": self.request.prompt.len(),
+                    "prompt_tokens": self.read,
                     "sequences": all.collect::<Vec<_>>(),
                 });
             }
@@ -221,7 +236,7 @@ impl Run<'_> {
         let start: Duration = self.before.iter().map(|(_, time)| *time).sum();
         let mut line = serde_json::json!({
             "text": done.text,
-            "prompt_tokens": self.request.prompt.len(),
+            "prompt_tokens": self.read,
             "tokens": done.ids.len(),
             "finish_reason": done.finish,
             "start_s": start.as_secs_f64(),
@@ -270,7 +285,7 @@ impl Run<'_> {
             });
             let all: Vec<_> = all.collect();
             let mut line = serde_json::json!({
-                "prompt_tokens": request.prompt.len(),
+                "prompt_tokens": self.read,
                 "beams": params.beams,
                 "prefill_s": search.prefill.as_secs_f64(),
                 "decode_s": search.decode.as_secs_f64(),

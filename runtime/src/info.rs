@@ -5,6 +5,7 @@
 
 use crate::cpu::has_feature;
 use crate::kv_cache::{KvPlan, reserved_bytes};
+use crate::rewrite;
 use crate::session::Session;
 use crate::{Error, Result};
 use llmc_abi::{HeadTask, Kind, PAGE_TOKENS};
@@ -58,7 +59,7 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
         ("generate", session.generates() && text),
         (
             "chat",
-            session.generates() && text && m.chat_template.is_some(),
+            session.continues_texts() && text && m.chat_template.is_some(),
         ),
         ("embed", m.embeds && text),
         ("classify", sequence),
@@ -70,7 +71,9 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
         ("tokenize", text),
         ("detokenize", text),
         ("bench", true),
-        ("perplexity", session.generates() && text),
+        ("perplexity", session.continues_texts() && text),
+        ("translate", rewrite::tasks(m).0 && text),
+        ("summarize", rewrite::tasks(m).1 && text),
         ("verify", true),
     ]
     .into_iter()

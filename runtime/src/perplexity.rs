@@ -67,7 +67,7 @@ pub fn perplexity(
     input: &mut dyn BufRead,
     out: &mut dyn Write,
 ) -> Result<()> {
-    session.need(session.generates(), "perplexity")?;
+    session.need(session.continues_texts(), "perplexity")?;
     let m = session.manifest;
     let context = m.limits.max_context as usize;
     let window = args.window.unwrap_or(context.min(DEFAULT_WINDOW));

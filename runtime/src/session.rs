@@ -74,7 +74,7 @@ impl<'a> Session<'a> {
         tools
     }
 
-    /// True for models that continue texts.
+    /// True for models that write texts.
     pub fn generates(&self) -> bool {
         self.manifest.kind != Kind::Encoder
             && self.manifest.outputs.iter().any(|o| o.name == "logits")
@@ -99,6 +99,11 @@ impl<'a> Session<'a> {
             )));
         }
         Ok((head, output))
+    }
+
+    /// True for models that go on with a text, rather than write one about another.
+    pub fn continues_texts(&self) -> bool {
+        self.generates() && self.manifest.kind == Kind::Decoder
     }
 
     /// Refuses a task that the model lacks.

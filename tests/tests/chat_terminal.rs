@@ -4,7 +4,10 @@ use std::{
     ffi::CStr,
     fs::File,
     io::{Read, Write},
-    os::{fd::FromRawFd, unix::process::CommandExt},
+    os::{
+        fd::FromRawFd,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -263,7 +266,8 @@ impl Terminal {
         };
         let open = || {
             let mut options = std::fs::OpenOptions::new();
-            options.read(true).write(true).open(&name).unwrap()
+            options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+            options.open(&name).unwrap()
         };
         let mut command = Command::new(program);
         command

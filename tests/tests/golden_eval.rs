@@ -179,7 +179,7 @@ fn bloom() {
 
 #[test]
 fn deberta() {
-    run("deberta_v3_base");
+    run("deberta");
 }
 
 #[test]

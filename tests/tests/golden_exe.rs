@@ -275,7 +275,7 @@ fn encoders() {
     check(&[
         "albert",
         "bert",
-        "deberta_v3_base",
+        "deberta",
         "distilbert",
         "mpnet",
         "roberta",

@@ -178,7 +178,7 @@ fn random(seed: u64) -> (Value, Vec<Vec<i64>>) {
                 "original_max_position_embeddings": 64,
             }}),
             ("llama", 1) => json!({
-                "max_position_embeddings": 64, "rope_scaling": {"type": "dynamic", "factor": 8.0},
+                "max_position_embeddings": 24, "rope_scaling": {"type": "dynamic", "factor": 8.0},
             }),
             ("llama" | "qwen2", 2) => json!({"rope_scaling": {"type": "linear", "factor": 2.5}}),
             ("llama" | "mistral", 3) => json!({"rope_scaling": {
@@ -187,7 +187,11 @@ fn random(seed: u64) -> (Value, Vec<Vec<i64>>) {
             _ => json!({}),
         });
     }
-    let longest = r.pick(&[9, 70, 150, 230]);
+    // A unit in the last place of a growing frequency is more of an angle the further out it is.
+    let dynamic = c["rope_scaling"]["type"] == "dynamic";
+    let longest = r
+        .pick(&[9, 70, 150, 230])
+        .min(if dynamic { 70 } else { 230 });
     let lengths = [longest, r.within(1, longest)];
     let row = |&n: &u64, r: &mut Random| (0..n).map(|_| r.within(3, vocab - 1) as i64).collect();
     let rows = lengths.iter().map(|n| row(n, &mut r)).collect();

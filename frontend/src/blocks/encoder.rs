@@ -24,6 +24,8 @@ pub struct Encoder {
     pub embeddings: Embeddings,
     /// The norm of the embeddings, and its tensor.
     pub norm: (Norm, &'static str),
+    /// From the tables' width to that of the residual stream, before the norm (DeBERTa).
+    pub widening: Option<Projection>,
     /// From the tables' width to that of the residual stream, behind the norm (ALBERT).
     pub mapping: Option<Projection>,
     /// Positions count tokens other than this one, and begin behind it (RoBERTa); `None`: from 0.
@@ -121,17 +123,23 @@ impl Encoder {
         };
         let (x, table) = self.embeddings.apply(&mut scope, ids, types, Some(pos))?;
         let (norm, tensor) = self.norm;
-        let width = self.embeddings.hidden;
-        let field = match &self.mapping {
-            None => "hidden_size",
-            Some(_) => "embedding_size",
+        let (hidden, narrow) = (self.hidden, self.embeddings.hidden);
+        let why = format!("rows = hidden_size ({hidden}), columns = embedding_size ({narrow})");
+        let x = match &self.widening {
+            None => x,
+            Some(widening) => {
+                let names = ("w_widening", "b_widening");
+                widening.apply(&mut scope, x, names, [hidden, narrow], &why)?
+            }
+        };
+        let (width, field) = match &self.mapping {
+            None => (hidden, "hidden_size"),
+            Some(_) => (narrow, "embedding_size"),
         };
         let mut x = norm.apply(&mut scope, x, "embed_norm", tensor, (width, field))?;
         if let Some(mapping) = &self.mapping {
-            let hidden = self.hidden;
-            let why = format!("rows = hidden_size ({hidden}), columns = {field} ({width})");
             let names = ("w_mapping", "b_mapping");
-            x = mapping.apply(&mut scope, x, names, [hidden, width], &why)?;
+            x = mapping.apply(&mut scope, x, names, [hidden, narrow], &why)?;
         }
         let repeat = match &self.order {
             None => classes.repeat(),

@@ -88,6 +88,7 @@ pub fn encoder(request: &Request) -> Result<Encoder> {
         context: c.positions()?,
         embeddings: embeddings(c)?,
         norm: (norm(c)?, "embeddings.LayerNorm"),
+        widening: None,
         mapping: None,
         positions_after_pad: None,
         layer: layer(c)?,

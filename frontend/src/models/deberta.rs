@@ -7,14 +7,19 @@
 //! ```
 //!
 //! Distances beyond `max_relative_positions` count as it. Queries, keys and values are one tensor, head by head;
-//! keys have no bias. There are no absolute positions unless `position_biased_input`, and no pooler.
+//! keys have no bias. There are no absolute positions unless `position_biased_input`, and no pooler but that of the
+//! classifier of sequences. The head of the masked language model is BERT's, or with `legacy` false one that the
+//! authors trained, under names of its own.
 
 use llmc_ir::Mask;
 use llmc_ir::ops::Disentangled;
 
+use super::heads::{HeadNames, head};
 use super::{Family, Request, Task, bert};
+use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Embeddings, Encoder, EncoderLayer, Norm, PositionTerms, Positions, Projection,
+    Attention, Blueprint, Embeddings, Encoder, EncoderLayer, MaskedLm, Norm, PositionTerms, Positions,
+    Projection,
 };
 use crate::config::{Config, Heads};
 use crate::error::Result;
@@ -22,7 +27,13 @@ use crate::limits;
 
 pub const FAMILY: Family = Family {
     name: "deberta",
-    architectures: &[("DebertaModel", Task::Base)],
+    architectures: &[
+        ("DebertaModel", Task::Base),
+        ("DebertaForMaskedLM", Task::MaskedLm),
+        ("DebertaForQuestionAnswering", Task::QuestionAnswering),
+        ("DebertaForSequenceClassification", Task::SequenceClassification),
+        ("DebertaForTokenClassification", Task::TokenClassification),
+    ],
     prefix: "deberta.",
     build,
 };
@@ -71,14 +82,51 @@ pub const TABLE: &str = "encoder.rel_embeddings.weight";
 /// An encoder of this kind, with this attention.
 pub fn encoder(request: &Request, attention: Attention) -> Result<Encoder> {
     let c = request.config;
-    let norm = norm(c)?;
+    let (norm, embeddings) = (norm(c)?, embeddings(c)?);
+    let narrow = embeddings.hidden != c.hidden_size()?;
     Ok(Encoder {
-        embeddings: embeddings(c)?,
         norm: (norm, "embeddings.LayerNorm"),
+        widening: narrow.then(|| Projection::plain("embeddings.embed_proj")),
+        head: head(request, head_names(request, embeddings.hidden)?)?,
+        embeddings,
         layer: EncoderLayer { attention, norm, ..bert::layer(c)? },
         pooler: None,
         ..bert::encoder(request)?
     })
+}
+
+/// What the heads are called; `width` is that of the token table.
+fn head_names(request: &Request, width: u32) -> Result<HeadNames> {
+    let c = request.config;
+    let (norm, act, hidden) = (norm(c)?, activation(c, "hidden_act", "gelu")?, c.hidden_size()?);
+    let legacy = c.flag_or("legacy", true)?;
+    if request.task == Task::MaskedLm && !legacy && width != hidden {
+        return Err(c.refuse("embedding_size", format_args!("hidden_size ({hidden}) where `legacy` is false")));
+    }
+    if request.task == Task::SequenceClassification {
+        let pooler = c.count_or("pooler_hidden_size", 1..=limits::WIDTH, hidden)?;
+        if pooler != hidden {
+            return Err(c.refuse("pooler_hidden_size", format_args!("hidden_size ({hidden})")));
+        }
+    }
+    let masked_lm = match legacy {
+        true => MaskedLm {
+            dense: ("cls.predictions.transform.dense", act),
+            norm: (norm, "cls.predictions.transform.LayerNorm"),
+            bias: "cls.predictions.bias",
+            decoder: "cls.predictions.decoder",
+            tied: true,
+        },
+        false => MaskedLm {
+            dense: ("lm_predictions.lm_head.dense", act),
+            norm: (norm, "lm_predictions.lm_head.LayerNorm"),
+            bias: "lm_predictions.lm_head.bias",
+            decoder: "lm_predictions.lm_head",
+            tied: true,
+        },
+    };
+    let pooled = activation(c, "pooler_hidden_act", "gelu")?;
+    Ok(HeadNames { masked_lm, sequence: ("pooler.dense", pooled, "classifier") })
 }
 
 /// Attention among all tokens, whose projections the family fills in.
@@ -124,6 +172,7 @@ fn embeddings(c: &Config) -> Result<Embeddings> {
     let absolute = c.flag_or("position_biased_input", true)?;
     let types = c.count_or("type_vocab_size", 0..=limits::VOCABULARY, 0)?;
     Ok(Embeddings {
+        hidden: c.count_or("embedding_size", 1..=limits::WIDTH, of_bert.hidden)?,
         positions: of_bert.positions.filter(|_| absolute),
         types: if types > 0 { Some(bert::types(c, 0)?) } else { None },
         ..of_bert

@@ -20,7 +20,13 @@ use crate::limits;
 
 pub const FAMILY: Family = Family {
     name: "deberta-v2",
-    architectures: &[("DebertaV2Model", Task::Base)],
+    architectures: &[
+        ("DebertaV2Model", Task::Base),
+        ("DebertaV2ForMaskedLM", Task::MaskedLm),
+        ("DebertaV2ForQuestionAnswering", Task::QuestionAnswering),
+        ("DebertaV2ForSequenceClassification", Task::SequenceClassification),
+        ("DebertaV2ForTokenClassification", Task::TokenClassification),
+    ],
     prefix: "deberta.",
     build,
 };

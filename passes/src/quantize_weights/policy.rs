@@ -4,9 +4,10 @@
 //! |---|---|---|---|---|---|
 //! | head, tied table, an encoder's table | q8_0 | q6_k | q6_k | head int8, tables q8_0 | so |
 //! | token table | q8_0 | q4_0 | q4_k | q8_0 | so |
-//! | attention's values | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | int8 | so |
+//! | attention's values | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | bf16 | so |
 //! | q, k and v in one matrix | q8_0 | q4_0 | q5_k | int8 | so |
-//! | matrix behind the activation | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | int8 | so |
+//! | matrices in front of the activation | q8_0 | q4_0 | q4_k | q8_0 | so |
+//! | matrix behind the activation | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | q8_0 | so |
 //! | other matrices | q8_0 | q4_0 | q4_k | int8 | so |
 //! | positions, token types, norms, biases, routers | – | – | – | – | – |
 //!
@@ -37,7 +38,7 @@ fn wanted(quant: Quant, t: &Tensor) -> Option<DType> {
         Role::Vector | Role::OtherTable | Role::Router => return None,
         Role::Output { .. } => true,
         Role::Table => !t.has_output,
-        Role::AttnQkv | Role::AttnV | Role::FfnDown | Role::Matrix => false,
+        Role::AttnQkv | Role::AttnV | Role::FfnUp | Role::FfnDown | Role::Matrix => false,
     };
     match quant {
         Quant::None => None,
@@ -55,6 +56,10 @@ fn wanted(quant: Quant, t: &Tensor) -> Option<DType> {
         Quant::Int8 => match t.role {
             // Rows of tables are read one by one, and blocks keep more of them.
             Role::Table | Role::Output { table: true } => block(Format::Q8_0),
+            // One scale for a whole row of what they read loses most of what int8 loses: the outliers
+            // of a feed-forward part, and what attention mixes.
+            Role::FfnUp | Role::FfnDown => block(Format::Q8_0),
+            Role::AttnV => Some(DType::BF16),
             _ => Some(DType::Int8),
         },
     }
@@ -118,9 +123,10 @@ mod tests {
             (Role::Output { table: false }, "q6_k", "q6_k", "int8"),
             (Role::Output { table: true }, "q6_k", "q6_k", "q8_0"),
             (Role::Table, "q4_0", "q4_k", "q8_0"),
-            (Role::AttnV, "q4_0", "q4_k", "int8"),
+            (Role::AttnV, "q4_0", "q4_k", "bf16"),
             (Role::AttnQkv, "q4_0", "q5_k", "int8"),
-            (Role::FfnDown, "q4_0", "q4_k", "int8"),
+            (Role::FfnUp, "q4_0", "q4_k", "q8_0"),
+            (Role::FfnDown, "q4_0", "q4_k", "q8_0"),
             (Role::Matrix, "q4_0", "q4_k", "int8"),
         ] {
             check(Quant::Q4_0, of(role), Some(q4_0));

@@ -16,6 +16,8 @@ pub enum Role {
     AttnV,
     /// Queries, keys and values in one matrix.
     AttnQkv,
+    /// A matrix in front of the activation.
+    FfnUp,
     /// The matrix behind the activation.
     FfnDown,
     /// Another linear's matrix.
@@ -108,9 +110,23 @@ fn linear(func: &Func, x: Option<&Operand>, y: Option<&ValueId>) -> Role {
     if func.users(y).iter().any(is_split) {
         return Role::AttnQkv;
     }
+    let activates = |op: &Op| match op {
+        Op::Activation(_) | Op::Glu(_) => true,
+        Op::Linear(l) => l.glu.is_some() || l.act.is_some(),
+        _ => false,
+    };
+    let own = func.def(y).map(|d| &func.body[d].op);
     match from {
-        Some(Op::Activation(_) | Op::Glu(_) | Op::Mul(_)) => Role::FfnDown,
-        Some(Op::Linear(l)) if l.glu.is_some() || l.act.is_some() => Role::FfnDown,
+        Some(Op::Mul(_)) => Role::FfnDown,
+        Some(op) if activates(op) => Role::FfnDown,
+        _ if own.is_some_and(activates) => Role::FfnUp,
+        _ if func.users(y).iter().any(|u| {
+            let op = &func.body[*u].op;
+            matches!(op, Op::Activation(_) | Op::Glu(_))
+        }) =>
+        {
+            Role::FfnUp
+        }
         _ => Role::Matrix,
     }
 }

@@ -73,6 +73,10 @@ pub struct Manifest {
     /// from tokenizer_config.json: the chat template may name them.
     #[serde(default)]
     pub special_strings: BTreeMap<String, String>,
+    /// What texts begin with, by the tasks of `task_specific_params`: `summarization`,
+    /// `translation_en_to_de`…
+    #[serde(default)]
+    pub prefixes: BTreeMap<String, String>,
     /// Token types that the model tells apart; 0 where its forward takes no `token_type_ids`.
     #[serde(default)]
     pub type_vocab_size: u32,

@@ -75,8 +75,18 @@ fn texts_and_pairs() {
                 ids(&c["ids_no_special"]),
                 "{at}"
             );
-            let tokens = encoded.ids.iter().map(|&id| t.token(id).unwrap());
-            assert_eq!(json!(tokens.collect::<Vec<_>>()), c["tokens"], "{at}");
+            // The golden ones are the text that was taken: white space beside an added token
+            // too, and what is unknown as it stands.
+            let tokens = c["tokens"].as_array().unwrap();
+            assert_eq!(tokens.len(), encoded.ids.len(), "{at}");
+            for (&id, taken) in encoded.ids.iter().zip(tokens) {
+                let (token, taken) = (t.token(id).unwrap(), taken.as_str().unwrap());
+                let is_unknown = ["<unk>", "[UNK]"].contains(&token);
+                assert!(
+                    token == taken.trim() || token == taken || is_unknown,
+                    "{at} {token:?}"
+                );
+            }
             if let Some(expected) = c["offsets"].as_array() {
                 offsets += 1;
                 // The golden ones count characters.

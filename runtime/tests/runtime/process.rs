@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 const STEP: &str = r#"
 #include <stdint.h>
 #include <unistd.h>
-struct batch { uint64_t n, b, r; const int32_t *ids, *pos, *types, *seq, *q_start, *kv_len, *rows, *more; };
+struct batch { uint64_t n, b, r; const int32_t *ids, *pos, *types, *seq, *q_start, *kv_len, *source_len,
+                                      *rows, *rope_length; };
 struct ctx { uint64_t version; const uint8_t *weights; uint8_t *arena, *scratch; const void *kv;
              const struct batch *batch; float *taps; uint64_t tap_rows; void (*barrier)(void *); void *state; };
 static void step(const struct ctx *c, uint64_t thread, uint64_t threads) {
@@ -31,9 +32,12 @@ static void step(const struct ctx *c, uint64_t thread, uint64_t threads) {
     }
     c->barrier(c->state);
 }
-struct level { const char *name; void (*step)(const struct ctx *, uint64_t, uint64_t); };
-static const struct level levels[] = {{"any", step}};
-const struct { uint64_t version, count; const struct level *levels; } llmc_program = {2, 1, levels};
+typedef void (*step_fn)(const struct ctx *, uint64_t, uint64_t);
+static const step_fn steps[] = {step};
+struct level { const char *name; const step_fn *steps; };
+static const struct level levels[] = {{"any", steps}};
+const struct { uint64_t version, count; const struct level *levels; uint64_t entries; }
+    llmc_program = {ABI, 1, levels, 1};
 "#;
 
 fn manifest() -> Manifest {
@@ -67,7 +71,7 @@ fn link(dir: &Path) -> PathBuf {
     let (source, exe) = (dir.join("step.c"), dir.join("linked"));
     std::fs::write(&source, STEP).unwrap();
     let linked = Command::new("cc")
-        .args(["-O1", "-o"])
+        .args(["-O1", &format!("-DABI={}", llmc_abi::ABI_VERSION), "-o"])
         .args([&exe, &source])
         .arg(library())
         .args(["-lm", "-lpthread", "-ldl"])

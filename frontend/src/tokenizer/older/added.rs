@@ -196,7 +196,7 @@ fn roles(
     names.extend(others);
     for role in names {
         let field = format!("{role}_token");
-        let said = said(settings, &field)?;
+        let said = said(settings, &field);
         let default = by_kind.iter().find(|(other, _)| *other == role);
         let mut token = match (&said, default) {
             (Some((config, value)), _) => {
@@ -221,7 +221,7 @@ fn roles(
         all.insert(token.id, token);
     }
     let field = "additional_special_tokens";
-    if let Some((config, value)) = said(settings, field)? {
+    if let Some((config, value)) = said(settings, field) {
         let Some(list) = value.as_array() else {
             return Err(config.wrong(field, "an array of tokens"));
         };
@@ -244,13 +244,12 @@ fn roles(
 }
 
 /// A field of `tokenizer_config.json`, else of `special_tokens_map.json`.
-fn said(settings: &Settings<'_>, field: &str) -> Result<Option<(Config, Json)>> {
+fn said(settings: &Settings<'_>, field: &str) -> Option<(Config, Json)> {
     let configs = [settings.config, settings.map.as_ref()];
-    let said = configs.into_iter().flatten().find_map(|config| {
+    configs.into_iter().flatten().find_map(|config| {
         let value = config.get(field)?;
         Some((config.clone(), value.clone()))
-    });
-    Ok(said)
+    })
 }
 
 /// The token of a text: where it stands already, else in the vocabulary, else behind the last.

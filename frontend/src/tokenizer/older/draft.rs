@@ -67,7 +67,7 @@ impl Vocabulary {
     /// An object of texts and ids, in the order of the ids.
     pub fn to_json(&self) -> Value {
         let mut entries: Vec<(&String, &u32)> = self.ids.iter().collect();
-        entries.sort_by_key(|(text, id)| (**id, text.as_str()));
+        entries.sort_by(|a, b| a.1.cmp(b.1).then(a.0.cmp(b.0)));
         let entries = entries
             .into_iter()
             .map(|(text, id)| (text.clone(), Value::from(*id)));
