@@ -130,6 +130,7 @@ pub fn manifest(
             Some(LengthRule::Switch(_)) | None => None,
         },
         head: head(model),
+        pictures: model.pictures.as_ref().map(pictures),
         sentence: dir
             .sentence
             .as_ref()
@@ -169,6 +170,7 @@ pub fn image_steps(preprocessor: &Preprocessor, size: [u32; 2]) -> llmc_abi::Ima
 fn head(model: &Model) -> Option<Head> {
     let task = match model.task {
         Task::Base | Task::CausalLm => return None,
+        Task::ImageClassification => HeadTask::ImageClassification,
         Task::MaskedLm => HeadTask::MaskedLm,
         Task::QuestionAnswering => HeadTask::QuestionAnswering,
         Task::SequenceClassification => HeadTask::SequenceClassification,
@@ -186,4 +188,25 @@ fn head(model: &Model) -> Option<Head> {
         scores: labels.map_or(Scores::Logits, |labels| scores(labels.scores)),
         relevance: labels.map_or(Scores::Logits, |labels| scores(labels.relevance)),
     })
+}
+
+/// How the model reads pictures.
+fn pictures(from: &llmc_frontend::model::Pictures) -> llmc_abi::Pictures {
+    use llmc_frontend::blocks::TextEnd;
+    let edge = from.grid.image;
+    llmc_abi::Pictures {
+        image_size: edge,
+        patch_size: from.grid.patch,
+        steps: from
+            .preprocessor
+            .as_ref()
+            .map(|p| image_steps(p, [edge; 2])),
+        similarity: from.similarity.map(|(scale, end)| llmc_abi::Similarity {
+            scale,
+            end: match end {
+                TextEnd::First(id) => llmc_abi::TextEnd::First(id),
+                TextEnd::Greatest => llmc_abi::TextEnd::Greatest,
+            },
+        }),
+    }
 }

@@ -13,12 +13,13 @@
 
 use llmc_ir::{DType, Module};
 
-use crate::blocks::{Blueprint, Catalog, Classes, Graph, TaskHead, Wanted};
+use crate::blocks::{Blueprint, Catalog, Classes, Graph, Grid, TaskHead, TextEnd, Wanted};
 use crate::config::ModelType;
 use crate::error::{Problem, Result};
 use crate::labels::Labels;
 use crate::model_dir::ModelDir;
 use crate::models::{self, Request, Task};
+use crate::preprocessor::Preprocessor;
 use crate::weights::WeightSource;
 use crate::weights::bound::{Anything, BoundWeights, HEAD, Naming};
 
@@ -64,8 +65,21 @@ pub struct Model {
     pub vocab_size: u32,
     /// Token types; 0 where the model has none.
     pub type_vocab_size: u32,
+    /// How pictures are read, where the model reads any.
+    pub pictures: Option<Pictures>,
     /// The longest sequence.
     pub max_context: u32,
+}
+
+/// How a model reads pictures.
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    /// How they split into patches.
+    pub grid: Grid,
+    /// How files become pixel values; none where the directory does not say.
+    pub preprocessor: Option<Preprocessor>,
+    /// Where texts and pictures are compared: what their products are multiplied with, and where texts end.
+    pub similarity: Option<(f32, TextEnd)>,
 }
 
 impl Model {
@@ -89,6 +103,7 @@ impl Model {
         if let (Some(sentence), Blueprint::Encoder(encoder)) = (&dir.sentence, &blueprint) {
             sentence.check_width(encoder.hidden)?;
         }
+        check_preprocessor(&blueprint, dir)?;
         let max_context = context(&blueprint, options)?;
         let deviation = c.real_or("initializer_range", 0.0..=1e3, 0.02)? as f32;
         let lower = |blueprint: &Blueprint, catalog: &dyn Catalog| {
@@ -121,18 +136,30 @@ impl Model {
             }
         };
         let (kind, hidden_size, embeddings) = match &blueprint {
-            Blueprint::Decoder(decoder) => (Kind::Decoder, decoder.hidden, &decoder.embeddings),
-            Blueprint::Encoder(encoder) => (Kind::Encoder, encoder.hidden, &encoder.embeddings),
+            Blueprint::Decoder(decoder) => {
+                (Kind::Decoder, decoder.hidden, Some(&decoder.embeddings))
+            }
+            Blueprint::Encoder(encoder) => {
+                (Kind::Encoder, encoder.hidden, Some(&encoder.embeddings))
+            }
             Blueprint::EncoderDecoder(model) => {
                 let kind = match model.decoder {
                     Some(_) => Kind::EncoderDecoder,
                     None => Kind::Encoder,
                 };
-                (kind, model.hidden, &model.embeddings)
+                (kind, model.hidden, Some(&model.embeddings))
+            }
+            Blueprint::Vision(vision) => (Kind::Encoder, vision.hidden, None),
+            Blueprint::Dual(model) => {
+                let text = &model.text;
+                (Kind::Encoder, text.hidden, Some(&text.embeddings))
             }
         };
+        let pictures = pictures(&blueprint, &weights, dir)?;
         let labels = match task {
-            Task::SequenceClassification | Task::TokenClassification => Some(Labels::of(c)?),
+            Task::ImageClassification
+            | Task::SequenceClassification
+            | Task::TokenClassification => Some(Labels::of(c)?),
             Task::Base | Task::CausalLm | Task::MaskedLm | Task::QuestionAnswering => None,
         };
         Ok(Self {
@@ -144,17 +171,66 @@ impl Model {
             module,
             weights,
             hidden_size,
-            vocab_size: embeddings.tokens.rows,
-            type_vocab_size: embeddings.types.map_or(0, |types| types.rows),
+            vocab_size: embeddings.map_or(0, |embeddings| embeddings.tokens.rows),
+            type_vocab_size: embeddings
+                .and_then(|embeddings| embeddings.types)
+                .map_or(0, |types| types.rows),
+            pictures,
             max_context,
         })
     }
+}
+
+/// Checks that files become pictures of the size that the model reads.
+fn check_preprocessor(blueprint: &Blueprint, dir: &ModelDir) -> Result<()> {
+    let Some(preprocessor) = &dir.preprocessor else {
+        return Ok(());
+    };
+    match blueprint {
+        Blueprint::Decoder(_) | Blueprint::Encoder(_) | Blueprint::EncoderDecoder(_) => Ok(()),
+        Blueprint::Vision(vision) => preprocessor.check_size(vision.grid.image, &dir.config),
+        Blueprint::Dual(model) => {
+            let section = dir.config.section("vision_config")?;
+            let at = section.as_ref().unwrap_or(&dir.config);
+            preprocessor.check_size(model.vision.grid.image, at)
+        }
+    }
+}
+
+fn pictures(
+    blueprint: &Blueprint,
+    weights: &BoundWeights,
+    dir: &ModelDir,
+) -> Result<Option<Pictures>> {
+    let (grid, similarity) = match blueprint {
+        Blueprint::Decoder(_) | Blueprint::Encoder(_) | Blueprint::EncoderDecoder(_) => {
+            return Ok(None);
+        }
+        Blueprint::Vision(vision) => (vision.grid, None),
+        Blueprint::Dual(model) => {
+            let scale = weights.scalar(model.scale)?.exp();
+            if !scale.is_finite() {
+                let what = format!("its exponential is {scale}, expected a finite number");
+                return Err(Problem::new(what).field(model.scale).input());
+            }
+            (model.vision.grid, Some((scale, model.text.end)))
+        }
+    };
+    Ok(Some(Pictures {
+        grid,
+        preprocessor: dir.preprocessor.clone(),
+        similarity,
+    }))
 }
 
 fn context(blueprint: &Blueprint, options: &BuildOptions) -> Result<u32> {
     let own = blueprint.context();
     match options.max_context {
         None => Ok(own),
+        Some(asked) if matches!(blueprint, Blueprint::Vision(_)) && asked != own => {
+            let what = format!("--max-context: found {asked}, but pictures are {own} tokens");
+            Err(Problem::new(what).input())
+        }
         Some(asked) if (1..=blueprint.longest()).contains(&asked) => Ok(asked),
         Some(asked) => {
             let longest = blueprint.longest();
@@ -212,6 +288,7 @@ fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
             let head = model.decoder.as_ref().map(|_| &mut model.head.tensor);
             (head, model.embeddings.tokens.tensor)
         }
+        Blueprint::Vision(_) | Blueprint::Dual(_) => return Ok(()),
         Blueprint::Encoder(encoder) => {
             let tokens = encoder.embeddings.tokens.tensor;
             if let Some(TaskHead::MaskedLm(head)) = encoder.head.as_mut()

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::{Problem, Result};
 use crate::generation::Generation;
 use crate::gguf::{Gguf, GgufWeights};
+use crate::preprocessor::Preprocessor;
 use crate::sentence::Sentence;
 use crate::source::Input;
 use crate::tokenizer::Tokenizer;
@@ -43,6 +44,8 @@ pub struct ModelDir {
     pub generation: Generation,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<Tokenizer>,
+    /// How pictures become what the model reads.
+    pub preprocessor: Option<Preprocessor>,
     /// What makes it a sentence-transformers model.
     pub sentence: Option<Sentence>,
     weights: Weights,
@@ -89,6 +92,10 @@ impl ModelDir {
             vocabulary.unwrap_or(crate::limits::VOCABULARY),
         )?;
         let tokenizer = open_tokenizer(&folder, overrides.tokenizer.as_deref(), vocabulary)?;
+        let preprocessor = match config.optional_text("model_type")? {
+            Some(kind @ ("blip-2" | "clip" | "vit")) => Preprocessor::open(&folder, Some(kind))?,
+            _ => None,
+        };
         let weights = Weights::Path(overrides.weights.clone().unwrap_or(folder));
         Ok(Self {
             name: name(input),
@@ -96,6 +103,7 @@ impl ModelDir {
             options,
             generation,
             tokenizer,
+            preprocessor,
             sentence,
             weights,
         })
@@ -118,6 +126,7 @@ impl ModelDir {
             name: name(input),
             generation: gguf.generation(vocabulary)?,
             sentence: gguf.sentence()?,
+            preprocessor: None,
             config,
             options: None,
             tokenizer,

@@ -1,6 +1,6 @@
-//! `classify`: labels for each text.
+//! `classify`: labels for each text or picture.
 //!
-//! Input: texts. Output: the best labels of each with their scores, as a line of text or as a JSON line
+//! Input: texts, or files of pictures. Output: the best labels of each with their scores, as a line of text or as a JSON line
 //! `{"labels": [{"label", "score"}, …]}`. One label where labels exclude each other, else all of them,
 //! unless `--top-k` says how many. Texts that are too long are cut.
 
@@ -8,10 +8,11 @@ use crate::scores::{greatest, scores};
 use crate::session::Session;
 use crate::texts::{self, Input, Item, Task, Texts};
 use crate::tokenizer::Overlong;
-use crate::{Error, Result};
-use llmc_abi::{HeadTask, Scores};
+use crate::{Error, Result, pictures};
+use llmc_abi::{Head, HeadTask, Pictures, Scores};
 use serde::Serialize;
 use std::io::{BufRead, Write};
+use std::path::Path;
 
 /// Arguments of `classify`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -44,11 +45,11 @@ pub fn classify(
     input: &mut (dyn BufRead + Send),
     out: &mut dyn Write,
 ) -> Result<()> {
+    if let Some(pictures) = &session.manifest.pictures {
+        return classify_pictures(session, args, pictures, input, out);
+    }
     let (head, output) = session.head(HeadTask::SequenceClassification, "logits", "classify")?;
-    let count = args.top_k.unwrap_or(match head.scores {
-        Scores::Softmax => 1,
-        Scores::Sigmoid | Scores::Logits => head.labels.len(),
-    });
+    let count = count(args, head);
     let json = args.json || args.texts.are_lines();
     let tools = session.text_tools()?;
     let encode = |text: &str| -> Result<Item<()>> {
@@ -62,20 +63,7 @@ pub fn classify(
         })
     };
     let mut answer = |_: &Item<()>, found: Vec<texts::Found>, out: &mut dyn Write| {
-        let scores = scores(head.scores, &found[0][0]);
-        let label = |i: usize| Label {
-            label: &head.labels[i],
-            score: scores[i],
-        };
-        let labels: Vec<Label<'_>> = greatest(&scores, count).into_iter().map(label).collect();
-        if json {
-            return texts::write_json(out, &Line { labels });
-        }
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|l| format!("{} {:.4}", l.label, l.score))
-            .collect();
-        writeln!(out, "{}", labels.join("  ")).map_err(|e| Error::io("standard output", e))
+        answer_with(head, &found[0][0], (count, json), out)
     };
     let task = Task {
         outputs: &[output],
@@ -83,4 +71,56 @@ pub fn classify(
         answer: &mut answer,
     };
     texts::run(session, &args.texts, task, input, out)
+}
+
+/// How many labels are told.
+fn count(args: &ClassifyArgs, head: &Head) -> usize {
+    args.top_k.unwrap_or(match head.scores {
+        Scores::Softmax => 1,
+        Scores::Sigmoid | Scores::Logits => head.labels.len(),
+    })
+}
+
+/// Prints the best labels.
+fn answer_with(
+    head: &Head,
+    logits: &[f32],
+    (count, json): (usize, bool),
+    out: &mut dyn Write,
+) -> Result<()> {
+    let scores = scores(head.scores, logits);
+    let label = |i: usize| Label {
+        label: &head.labels[i],
+        score: scores[i],
+    };
+    let labels: Vec<Label<'_>> = greatest(&scores, count).into_iter().map(label).collect();
+    if json {
+        return texts::write_json(out, &Line { labels });
+    }
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|l| format!("{} {:.4}", l.label, l.score))
+        .collect();
+    writeln!(out, "{}", labels.join("  ")).map_err(|e| Error::io("standard output", e))
+}
+
+/// The same for pictures, whose files are named.
+fn classify_pictures(
+    session: &Session<'_>,
+    args: &ClassifyArgs,
+    model: &Pictures,
+    input: &mut (dyn BufRead + Send),
+    out: &mut dyn Write,
+) -> Result<()> {
+    let (head, _) = session.head(HeadTask::ImageClassification, "logits", "classify")?;
+    let told = (count(args, head), args.json || args.texts.are_lines());
+    let mut engine = session.engine(0, session.max_input(), false)?;
+    args.texts.each(input, &mut |name| {
+        let pixels = pictures::read_file(session, model, Path::new(name))?;
+        let logits = pictures::results(session, &mut engine, model, &pixels, "logits")?;
+        logits
+            .iter()
+            .try_for_each(|row| answer_with(head, row, told, out))?;
+        out.flush().map_err(|e| Error::io("standard output", e))
+    })
 }

@@ -16,19 +16,23 @@ use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::session::Session;
 use crate::tensor_file::{Spec, TensorFile};
-use crate::{Error, Result, infer_input, infer_pair};
+use crate::{Error, Result, infer_input, infer_pair, infer_pictures};
 use llmc_abi::{Entry, GenerationDefaults, Kind, Per, SpecialTokens};
 use std::path::PathBuf;
 
 /// Arguments of `infer`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct InferArgs {
-    /// Tensors in: input_ids, attention_mask, token_type_ids, decoder_input_ids
+    /// Tensors in: input_ids, attention_mask, token_type_ids, decoder_input_ids, pixel_values
     #[arg(value_name = "IN.safetensors")]
     pub input: PathBuf,
     /// Tensors out
     #[arg(value_name = "OUT.safetensors")]
     pub output: PathBuf,
+    /// Also read a picture's file, behind those of IN, which may itself be a picture; its `pixel_values` are
+    /// written out
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
     /// Also continue each row by at most N tokens (`generated_ids`)
     #[arg(long, value_name = "N")]
     pub generate: Option<usize>,
@@ -167,8 +171,14 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
         ));
     }
     let eos = parse_eos(args.eos.as_deref(), &m.tokens.eos)?;
+    if m.pictures.is_none() && !args.images.is_empty() {
+        return Err(Error::Unsupported(format!("{} reads no pictures", m.name)));
+    }
     let bytes = std::fs::read(&args.input)
         .map_err(|e| Error::Input(format!("cannot read {}: {e}", args.input.display())))?;
+    if let Some(pictures) = &m.pictures {
+        return infer_pictures::infer(session, args, pictures, &bytes);
+    }
     let new = args.generate.unwrap_or(0);
     // Samplers hold rows of the vocabulary: only where tokens are wanted.
     let logits = m.outputs.iter().position(|o| o.name == "logits");

@@ -134,6 +134,58 @@ pub fn read_pair(bytes: &[u8], manifest: &Manifest) -> Result<Pair> {
     })
 }
 
+/// The inputs of a model that reads pictures: pixel values `[pictures, 3, edge, edge]`, and texts.
+#[derive(Clone, Debug, Default)]
+pub struct Pictured {
+    pub pixels: Vec<f32>,
+    pub text: Option<Inputs>,
+}
+
+/// Reads the inputs of a model that reads pictures, and texts where `texts` says so.
+pub fn read_pictured(
+    bytes: &[u8],
+    manifest: &Manifest,
+    edge: usize,
+    texts: bool,
+) -> Result<Pictured> {
+    let known: &[&str] = match texts {
+        true => &[
+            "pixel_values",
+            "input_ids",
+            "attention_mask",
+            "position_ids",
+        ],
+        false => &["pixel_values"],
+    };
+    let tensors = open(bytes, known)?;
+    let pixels = match tensors.tensor("pixel_values") {
+        Err(_) => Vec::new(),
+        Ok(view) => {
+            if !matches!(*view.shape(), [n, 3, h, w] if n > 0 && [h, w] == [edge; 2]) {
+                return Err(wrong(format!(
+                    "`pixel_values` has shape {:?}, expected [batch, 3, {edge}, {edge}]",
+                    view.shape()
+                )));
+            }
+            if view.dtype() != Dtype::F32 {
+                let found = view.dtype();
+                return Err(wrong(format!("`pixel_values` is {found:?}, expected F32")));
+            }
+            let float =
+                |b: &[u8]| f32::from_bits(b.iter().rev().fold(0, |n, &x| n << 8 | u32::from(x)));
+            view.data().chunks_exact(4).map(float).collect()
+        }
+    };
+    let text = match tensors.tensor("input_ids") {
+        Ok(_) => Some(inputs(&tensors, manifest)?),
+        Err(_) if tensors.tensor("attention_mask").is_ok() => {
+            return Err(wrong("the tensor `input_ids` is missing".into()));
+        }
+        Err(_) => None,
+    };
+    Ok(Pictured { pixels, text })
+}
+
 /// The tensors of a file that holds no others than `known`.
 fn open<'b>(bytes: &'b [u8], known: &[&str]) -> Result<SafeTensors<'b>> {
     let tensors = SafeTensors::deserialize(bytes)
@@ -189,11 +241,13 @@ fn inputs(tensors: &SafeTensors<'_>, manifest: &Manifest) -> Result<Inputs> {
     if let Some(mask) = &mask {
         within(mask, 2, "a mask holds 0 and 1, below")?;
     }
+    // A model without a table of types reads none, whatever they are.
     let types = same_shape(grid(tensors, "token_type_ids")?)?;
+    let types = types.filter(|_| manifest.type_vocab_size > 0);
     if let Some(types) = &types {
         within(
             types,
-            manifest.type_vocab_size.max(1),
+            manifest.type_vocab_size,
             "this model's token types are below",
         )?;
     }

@@ -54,6 +54,12 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
     let text = m.has_tokenizer;
     let head = |task| text && m.head.as_ref().is_some_and(|h| h.task == task);
     let sequence = head(HeadTask::SequenceClassification);
+    let reads = m.pictures.as_ref().is_some_and(|p| p.steps.is_some());
+    let pictures = reads
+        && m.head
+            .as_ref()
+            .is_some_and(|h| h.task == HeadTask::ImageClassification);
+    let both = m.pictures.as_ref().is_some_and(|p| p.similarity.is_some());
     let one = m.head.as_ref().is_some_and(|h| h.labels.len() == 1);
     [
         ("generate", session.generates() && text),
@@ -61,8 +67,8 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
             "chat",
             session.continues_texts() && text && m.chat_template.is_some(),
         ),
-        ("embed", m.embeds && text),
-        ("classify", sequence),
+        ("embed", (m.embeds || both) && text),
+        ("classify", sequence || pictures),
         ("tag", head(HeadTask::TokenClassification)),
         ("fill-mask", head(HeadTask::MaskedLm)),
         ("rerank", sequence && one),
@@ -70,7 +76,7 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
         ("infer", true),
         ("tokenize", text),
         ("detokenize", text),
-        ("bench", true),
+        ("bench", m.pictures.is_none()),
         ("perplexity", session.continues_texts() && text),
         ("translate", rewrite::tasks(m).0 && text),
         ("summarize", rewrite::tasks(m).1 && text),

@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// The texts of a task.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Texts {
-    /// The texts; `-` or nothing reads one a line from standard input
+    /// The texts, or pictures' files; `-` or nothing reads one a line from standard input
     #[arg(value_name = "TEXT")]
     pub texts: Vec<String>,
 }
@@ -32,6 +32,31 @@ impl Texts {
             [] => true,
             [text] => text == "-",
             _ => false,
+        }
+    }
+}
+
+impl Texts {
+    /// Calls `each` with one after another, as they come.
+    pub fn each(
+        &self,
+        input: &mut dyn BufRead,
+        each: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        if !self.are_lines() {
+            return self.texts.iter().try_for_each(|text| each(text));
+        }
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match input.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) => each(line.trim_end_matches(['\n', '\r']))?,
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                    return Err(Error::Input("standard input is not UTF-8".into()));
+                }
+                Err(e) => return Err(Error::io("standard input", e)),
+            }
         }
     }
 }

@@ -1,23 +1,18 @@
 //! Random configurations of decoders: what is compiled is what the evaluator computes.
 //!
 //! Heads, key and value heads, head sizes, windows, patterns of layers, sparse patterns, ALiBi, ropes, tied or
-//! untied heads, biases, experts. Seeds count up from 0, so a failure names what makes it again; the run ends
-//! after [`SEEDS`] configurations, or after [`SECONDS`] where the machine is slow.
+//! untied heads, biases, experts. Seeds count up from 0, and a failure names the one that makes it again.
 //!
 //! `LLMC_SEED=17 cargo test --test random_configs` runs one.
-
-use std::time::{Duration, Instant};
 
 use llmc_passes::{Kv, Precision};
 use llmc_tests::differential::{Compared, F32};
 use serde_json::{Value, json};
 
-/// Configurations of a run.
-const SEEDS: u64 = 40;
-/// The longest run.
-const SECONDS: u64 = 30;
-/// Those that are run however long it takes.
-const LEAST: u64 = 6;
+/// Configurations of every run.
+const FEW: u64 = 12;
+/// Configurations of the long run.
+const MANY: u64 = 60;
 
 /// xorshift64*.
 struct Random(u64);
@@ -89,11 +84,18 @@ fn random(seed: u64) -> (Value, Vec<Vec<i64>>) {
         r.within(8, 90)
     };
     let window = r.within(1, 150);
+    // Wide rows of weights this large would make scores of hundreds (GPT-Neo does not scale them), where
+    // rounding decides who wins.
+    let deviation = if equal_share {
+        (1.0 / hidden as f64).sqrt().min(0.2)
+    } else {
+        0.2
+    };
     let mut c = json!({
         "architectures": [class], "model_type": family,
         "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": r.within(8, 120),
         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv,
-        "max_position_embeddings": context, "initializer_range": 0.2, "torch_dtype": "float32",
+        "max_position_embeddings": context, "initializer_range": deviation, "torch_dtype": "float32",
         "tie_word_embeddings": r.flag(), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
         "rms_norm_eps": 1e-5, "layer_norm_eps": 1e-5, "layer_norm_epsilon": 1e-5,
         "rope_theta": r.pick(&[100.0, 10_000.0, 1e6]),
@@ -213,22 +215,21 @@ fn run(seed: u64) -> Vec<String> {
     compared.run(&rows)
 }
 
+fn run_all(seeds: std::ops::Range<u64>) {
+    let problems: Vec<String> = seeds.flat_map(run).collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
 #[test]
 fn compiled_code_is_what_the_evaluator_computes() {
-    if let Some(seed) = std::env::var("LLMC_SEED").ok().and_then(|s| s.parse().ok()) {
-        assert_eq!(run(seed), Vec::<String>::new());
-        return;
+    match std::env::var("LLMC_SEED").ok().and_then(|s| s.parse().ok()) {
+        Some(seed) => run_all(seed..seed + 1),
+        None => run_all(0..FEW),
     }
-    let start = Instant::now();
-    let mut problems = Vec::new();
-    let mut seed = 0;
-    while seed < LEAST || seed < SEEDS && start.elapsed() < Duration::from_secs(SECONDS) {
-        problems.extend(run(seed));
-        seed += 1;
-    }
-    eprintln!(
-        "{seed} configurations in {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
-    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+#[ignore = "minutes: make test-full"]
+fn and_for_many_more() {
+    run_all(FEW..MANY);
 }

@@ -108,6 +108,10 @@ fn read_model(args: &Run) -> Result<Subject> {
     };
     let dir = ModelDir::open(&Input::resolve(&args.input)?, &overrides)?;
     let model = Model::build(&dir, &BuildOptions::default())?;
+    if model.pictures.is_some() {
+        let what = "a model that reads pictures: compile it, its executable's `infer` takes them";
+        return Err(Error::Usage(what.into()));
+    }
     let (eos, pad) = (dir.generation.eos.clone(), dir.generation.pad.unwrap_or(0));
     Ok(Subject {
         module: model.module,

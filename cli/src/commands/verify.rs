@@ -46,6 +46,10 @@ pub fn run(args: &Verify) -> Result<()> {
     };
     let dir = ModelDir::open(&Input::resolve(&args.against)?, &overrides)?;
     let model = Model::build(&dir, &BuildOptions::default())?;
+    if model.pictures.is_some() {
+        let what = "a model that reads pictures: verify compares what models make of tokens";
+        return Err(Error::Usage(what.into()));
+    }
     same_model(&args.executable, &info, &model)?;
     let ids = ids(args, &model)?;
     let expected = evaluate(&model, &ids)?;

@@ -118,6 +118,9 @@ struct Memory {
     partials: u64,
 }
 
+/// How results are called that are hidden states: they are tapped, not given.
+const HIDDEN_STATES: &str = "hidden_states.";
+
 /// What an entry takes and gives, and where.
 fn entry_plan(
     (entry, func): (Entry, &Func),
@@ -131,10 +134,10 @@ fn entry_plan(
         .iter()
         .find(|i| matches!(i.op, Op::Repeat(_)))
         .and_then(|i| place(i.results[0]));
-    let last_hidden = func
-        .results
-        .iter()
-        .find(|(n, _)| n == "last_hidden_state")
+    // A result that is called a hidden state is the last one where the last hidden state is not.
+    let result = |is: &dyn Fn(&str) -> bool| func.results.iter().find(|(n, _)| is(n));
+    let last_hidden = result(&|n| n.starts_with(HIDDEN_STATES))
+        .or_else(|| result(&|n| n == "last_hidden_state"))
         .and_then(|(_, v)| place(*v));
     // A last hidden state of another width is an output alone.
     let last_tap = last_hidden
@@ -194,6 +197,7 @@ fn outputs(entry: &Func) -> Vec<Output> {
     entry
         .results
         .iter()
+        .filter(|(name, _)| !name.starts_with(HIDDEN_STATES))
         .filter_map(|(name, v)| {
             let place = entry.value(*v).place.as_ref()?;
             let per = match entry.ty(*v).tensor()?.dims.first()? {

@@ -157,6 +157,7 @@ mod tests {
             pattern: "w.{layer}".into(),
             layers: vec![0, 1, 2],
             shape: vec![1],
+            stored: None,
             experts: None,
             why: String::new(),
             fill: crate::weights::synthetic::Fill::Constant(0.0),

@@ -12,6 +12,7 @@ pub mod attention;
 pub mod classes;
 pub mod cross_attention;
 pub mod decoder;
+pub mod dual;
 pub mod embedding;
 pub mod encoder;
 pub mod encoder_decoder;
@@ -23,10 +24,12 @@ pub mod norm;
 pub mod position_terms;
 pub mod projection;
 pub mod scope;
+pub mod vision;
 
 pub use attention::{Attention, HeadNorm, Positions};
 pub use classes::{Class, Classes};
 pub use decoder::{Arrangement, Decoder, DecoderLayer, Head};
+pub use dual::{Dual, TextEnd, TextTower};
 pub use embedding::{Embeddings, Narrow, Table};
 pub use encoder::{Encoder, EncoderLayer};
 pub use encoder_decoder::EncoderDecoder;
@@ -38,6 +41,7 @@ pub use norm::Norm;
 pub use position_terms::{Conv, PositionTerms};
 pub use projection::Projection;
 pub use scope::{Catalog, Graph, Scope, Wanted};
+pub use vision::{Grid, Leading, Vision, VisionHead, VisionLayer};
 
 use llmc_ir::{Dims, Entry};
 
@@ -52,6 +56,10 @@ pub enum Blueprint {
     Encoder(Box<Encoder>),
     /// Text in, text out; or its encoder alone.
     EncoderDecoder(Box<EncoderDecoder>),
+    /// A picture in, a vector per patch or per picture out.
+    Vision(Box<Vision>),
+    /// A picture or a text in, a vector out.
+    Dual(Box<Dual>),
 }
 
 /// New tokens of one step of a decoder; prefill takes longer prompts in chunks.
@@ -70,6 +78,8 @@ impl Blueprint {
             }
             Self::Encoder(encoder) => vec![(&encoder.layers, encoder.class_names())],
             Self::EncoderDecoder(model) => model.stacks(),
+            Self::Vision(vision) => vec![(&vision.layers, vec!["vision.layer"])],
+            Self::Dual(model) => model.stacks(),
         }
     }
 
@@ -82,13 +92,15 @@ impl Blueprint {
             }
             Self::Encoder(encoder) => encoder.context,
             Self::EncoderDecoder(model) => model.context,
+            Self::Vision(vision) => vision.grid.tokens(),
+            Self::Dual(model) => model.text.context,
         }
     }
 
     /// The longest sequence that can be asked for.
     pub fn longest(&self) -> u32 {
         match self {
-            Self::Decoder(_) | Self::Encoder(_) => self.context(),
+            Self::Decoder(_) | Self::Encoder(_) | Self::Vision(_) | Self::Dual(_) => self.context(),
             Self::EncoderDecoder(model) => model.longest,
         }
     }
@@ -101,10 +113,13 @@ impl Blueprint {
             Self::Encoder(_) => STEP_TOKENS.max(context),
             Self::EncoderDecoder(model) if model.decoder.is_none() => STEP_TOKENS.max(context),
             Self::EncoderDecoder(_) => STEP_TOKENS,
+            Self::Vision(_) | Self::Dual(_) => STEP_TOKENS.max(context),
         };
         let r = match self {
             Self::Encoder(encoder) => encoder.rows().clamp(STEP_ROWS, n),
-            Self::Decoder(_) | Self::EncoderDecoder(_) => STEP_ROWS,
+            Self::Decoder(_) | Self::EncoderDecoder(_) | Self::Vision(_) | Self::Dual(_) => {
+                STEP_ROWS
+            }
         };
         Dims {
             n,
@@ -122,7 +137,21 @@ impl Blueprint {
             Self::EncoderDecoder(model) if model.decoder.is_some() && context > dims.n => {
                 vec![(Entry::Encode, Dims { n: context, ..dims })]
             }
-            Self::EncoderDecoder(_) | Self::Decoder(_) | Self::Encoder(_) => Vec::new(),
+            Self::Dual(model) => {
+                let tokens = model.vision.grid.tokens();
+                let n = STEP_TOKENS.max(tokens);
+                vec![(
+                    Entry::Vision,
+                    Dims {
+                        n,
+                        t: tokens,
+                        ..dims
+                    },
+                )]
+            }
+            Self::EncoderDecoder(_) | Self::Decoder(_) | Self::Encoder(_) | Self::Vision(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -174,7 +203,9 @@ impl Blueprint {
             (Self::Decoder(decoder), [classes]) => decoder.lower(graph, classes),
             (Self::Encoder(encoder), [classes]) => encoder.lower(graph, classes),
             (Self::EncoderDecoder(model), classes) => model.lower(graph, classes),
-            (Self::Decoder(_) | Self::Encoder(_), _) => Err(FrontendError::Bug(
+            (Self::Vision(vision), [classes]) => vision.lower(graph, classes),
+            (Self::Dual(model), classes) => model.lower(graph, classes),
+            (Self::Decoder(_) | Self::Encoder(_) | Self::Vision(_), _) => Err(FrontendError::Bug(
                 "one stack of layers, expected its classes".into(),
             )),
         }

@@ -38,6 +38,9 @@ pub struct Wanted {
     pub experts: Option<u32>,
     /// The shape that the configuration asks for, as the checkpoint stores it.
     pub shape: Vec<u32>,
+    /// Another shape of the same elements, where the checkpoint has that one (a convolution over patches is the
+    /// matrix of their pixels).
+    pub stored: Option<Vec<u32>>,
     /// Where the shape comes from, for messages.
     pub why: String,
     /// What random weights hold.
@@ -122,6 +125,8 @@ struct Place {
     transposed: bool,
     /// The rows that are taken; `None`: all.
     runs: Option<Vec<(u32, u32)>>,
+    /// The checkpoint's shape of the tensor, where it is another one of the same elements.
+    reshaped: Option<Vec<u32>>,
 }
 
 impl Place {
@@ -130,6 +135,7 @@ impl Place {
             stored: shape.to_vec(),
             transposed: false,
             runs: None,
+            reshaped: None,
         }
     }
 }
@@ -138,6 +144,19 @@ impl Graph<'_> {
     /// Starts the function of a layer class.
     pub fn layer<'g>(&'g mut self, class: &'g Class) -> Scope<'g> {
         self.scope(&class.name, Some(class))
+    }
+
+    /// Wants a number that no function reads, a tensor without extents: the caller's business.
+    pub fn want_scalar(&mut self, tensor: &str, fill: Fill) {
+        self.wanted.push(Wanted {
+            pattern: tensor.to_owned(),
+            layers: Vec::new(),
+            experts: None,
+            shape: vec![1],
+            stored: Some(Vec::new()),
+            why: "one number".into(),
+            fill,
+        });
     }
 
     /// Starts an entry.
@@ -214,6 +233,7 @@ impl Scope<'_> {
             stored: vec![rows + skip, columns],
             transposed: false,
             runs: Some(vec![(skip, rows + skip)]),
+            reshaped: None,
         };
         let fill = Fill::Normal(self.deviation);
         self.weight(name, tensor, &[rows, columns], place, why.into(), fill)
@@ -236,6 +256,7 @@ impl Scope<'_> {
             stored,
             transposed: projection.transposed,
             runs: projection.rows.as_ref().map(|rows| rows.runs.clone()),
+            reshaped: None,
         };
         let tensor = format!("{}.weight", projection.tensor);
         let fill = Fill::Normal(self.deviation);
@@ -258,6 +279,7 @@ impl Scope<'_> {
             stored: vec![of],
             transposed: false,
             runs: projection.rows.as_ref().map(|rows| rows.runs.clone()),
+            reshaped: None,
         };
         let tensor = format!("{}.bias", projection.tensor);
         self.weight(
@@ -268,6 +290,24 @@ impl Scope<'_> {
             why.to_owned(),
             Fill::Constant(0.0),
         )
+    }
+
+    /// A matrix, table or vector of `shape` that the checkpoint stores as `stored`: the same elements in the same
+    /// order.
+    pub fn reshaped(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        shape: &[u32],
+        stored: &[u32],
+        why: impl Into<String>,
+    ) -> WeightId {
+        let place = Place {
+            reshaped: (shape != stored).then(|| stored.to_vec()),
+            ..Place::whole(shape)
+        };
+        let fill = Fill::Normal(self.deviation);
+        self.weight(name, tensor, shape, place, why.into(), fill)
     }
 
     /// A vector that random weights fill with one value.
@@ -358,6 +398,17 @@ impl Scope<'_> {
 
     /// Wants a tensor, or that of every layer of the class, once.
     fn want(&mut self, tensor: &str, shape: Vec<u32>, why: String, fill: Fill) {
+        self.want_as(tensor, (shape, None), why, fill);
+    }
+
+    /// The same, with another shape of it in the checkpoint.
+    fn want_as(
+        &mut self,
+        tensor: &str,
+        (shape, stored): (Vec<u32>, Option<Vec<u32>>),
+        why: String,
+        fill: Fill,
+    ) {
         let class = self.class.filter(|_| llmc_ir::source::names_layer(tensor));
         let layers = class.map_or(Vec::new(), |class| class.layers.clone());
         let known = |w: &Wanted| w.pattern == tensor && w.layers == layers;
@@ -367,6 +418,7 @@ impl Scope<'_> {
                 layers,
                 experts: None,
                 shape,
+                stored,
                 why,
                 fill,
             });
@@ -400,7 +452,7 @@ impl Scope<'_> {
         let first = llmc_ir::source::tensor_name(tensor, layers.first().copied());
         let dtype = self.catalog.dtype(&first).unwrap_or(DType::F32);
         // The parts of a fused tensor want it once.
-        self.want(tensor, place.stored, why, fill);
+        self.want_as(tensor, (place.stored, place.reshaped), why, fill);
         let part = |rows| SourcePart {
             rows,
             transposed: place.transposed,
@@ -461,6 +513,7 @@ impl Scope<'_> {
                     layers: layers.clone(),
                     experts: part.experts,
                     shape: part.stored.shape.clone(),
+                    stored: None,
                     why: why.to_owned(),
                     fill,
                 });

@@ -22,7 +22,7 @@ pub fn head(request: &Request, names: HeadNames) -> Result<Option<TaskHead>> {
     let c = request.config;
     let labels = || Labels::of(c).map(|labels| labels.names.len() as u32);
     Ok(match request.task {
-        Task::Base | Task::CausalLm => None,
+        Task::Base | Task::CausalLm | Task::ImageClassification => None,
         Task::MaskedLm => Some(TaskHead::MaskedLm(MaskedLm {
             tied: c.flag_or("tie_word_embeddings", true)?,
             ..names.masked_lm

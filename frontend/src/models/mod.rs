@@ -34,6 +34,8 @@ pub enum Task {
     Base,
     /// The next token's logits.
     CausalLm,
+    /// A class for each picture.
+    ImageClassification,
     /// Logits of the tokens behind masks.
     MaskedLm,
     /// Where in a text the answer to a question starts and ends.
@@ -67,6 +69,7 @@ families! {
     albert
     bert
     bloom
+    clip
     deberta
     deberta_v2
     distilbert
@@ -91,6 +94,7 @@ families! {
     roberta
     stablelm
     t5
+    vit
     xlm_roberta
 }
 

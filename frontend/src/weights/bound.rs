@@ -130,7 +130,7 @@ impl BoundWeights {
             for tensor in names(want) {
                 match naming.stored(&tensor) {
                     None => mismatches.missing(naming.called(&tensor), want),
-                    Some((name, info)) => match check(info, &want.shape) {
+                    Some((name, info)) => match check(info, expected(want)) {
                         Ok(dtype) => {
                             let info = IrTensorInfo {
                                 dtype,
@@ -203,6 +203,24 @@ impl BoundWeights {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// The only number of a tensor.
+    pub fn scalar(&self, tensor: &str) -> Result<f32> {
+        let info = TensorSource::info(self, tensor);
+        let dtype = info.map_or(DType::F32, |info| info.dtype);
+        let read = TensorSource::read(self, tensor, 0..dtype.row_bytes(1));
+        let bytes = read.map_err(|what| Problem::new(what).field(tensor).input())?;
+        match (dtype, &*bytes) {
+            (DType::F32, &[a, b, c, d]) => Ok(f32::from_le_bytes([a, b, c, d])),
+            (DType::F16, &[a, b]) => Ok(half::f16::from_le_bytes([a, b]).to_f32()),
+            (DType::BF16, &[a, b]) => Ok(half::bf16::from_le_bytes([a, b]).to_f32()),
+            _ => Err(
+                Problem::new(format!("found {}, expected a float", dtype.name()))
+                    .field(tensor)
+                    .input(),
+            ),
+        }
+    }
+
     /// The file and the name in it of a tensor, for `verify` and messages.
     pub fn stored(&self, tensor: &str) -> Option<(Option<&std::path::Path>, &str)> {
         let (name, _) = self.tensors.get(tensor)?;
@@ -250,6 +268,11 @@ fn names(want: &Wanted) -> Vec<String> {
         .iter()
         .flat_map(|name| (0..experts).map(move |e| of_expert(name, e)));
     all.collect()
+}
+
+/// The shape that a tensor has in the checkpoint.
+fn expected(want: &Wanted) -> &[u32] {
+    want.stored.as_ref().unwrap_or(&want.shape)
 }
 
 fn check(info: &TensorInfo, shape: &[u32]) -> Result<DType, String> {
@@ -343,7 +366,7 @@ impl Mismatches {
     fn missing(&mut self, tensor: String, want: &Wanted) {
         self.missing += 1;
         self.lines
-            .push(format!("{tensor}: missing, expected {:?}", want.shape));
+            .push(format!("{tensor}: missing, expected {:?}", expected(want)));
     }
 
     fn differs(&mut self, tensor: String, found: &str, want: &Wanted) {

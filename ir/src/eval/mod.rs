@@ -15,6 +15,7 @@ pub mod batch;
 pub mod encoder_decoder;
 pub mod infer;
 mod kv;
+pub mod pictures;
 mod step;
 mod tensor;
 mod weights;

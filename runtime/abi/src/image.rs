@@ -39,3 +39,62 @@ pub enum Filter {
     Box,
     Hamming,
 }
+
+/// How a model reads pictures, by its entry `vision`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pictures {
+    /// Pixels along an edge of a picture, and of a patch. A picture is a sequence: a class token, whose row of
+    /// the input `patches` is zero, then its patches row by row; a patch is channel by channel, row by row.
+    pub image_size: u32,
+    pub patch_size: u32,
+    /// How files become pixel values; none where nothing says it.
+    pub steps: Option<ImageSteps>,
+    /// Where pictures are compared with texts.
+    pub similarity: Option<Similarity>,
+}
+
+/// Products of the embeddings of texts and pictures, both of length 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Similarity {
+    /// What they are multiplied with.
+    pub scale: f32,
+    /// Where a text is cut: it is pooled at its last token.
+    pub end: TextEnd,
+}
+
+/// The last token of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextEnd {
+    /// The first of this id, or the first of all where there is none.
+    First(u32),
+    /// The first of the greatest id.
+    Greatest,
+}
+
+impl Pictures {
+    /// The class token and the patches of a picture.
+    pub fn tokens(&self) -> usize {
+        let edge = (self.image_size / self.patch_size.max(1)) as usize;
+        edge * edge + 1
+    }
+
+    /// Numbers of a patch.
+    pub fn patch_width(&self) -> usize {
+        3 * (self.patch_size as usize).pow(2)
+    }
+}
+
+impl TextEnd {
+    /// How many of a text's tokens count.
+    pub fn len(self, ids: &[i32]) -> usize {
+        let at = match self {
+            TextEnd::First(id) => ids.iter().position(|&i| i64::from(i) == i64::from(id)),
+            TextEnd::Greatest => {
+                let most = ids.iter().max();
+                ids.iter().position(|i| Some(i) == most)
+            }
+        };
+        (at.unwrap_or(0) + 1).min(ids.len())
+    }
+}

@@ -91,6 +91,9 @@ pub struct Manifest {
     /// What the logits of an encoder are, where it has a head.
     #[serde(default)]
     pub head: Option<Head>,
+    /// How pictures are read, where they are.
+    #[serde(default)]
+    pub pictures: Option<crate::Pictures>,
     /// What sentence-transformers does around the model.
     #[serde(default)]
     pub sentence: SentenceFace,
@@ -128,6 +131,8 @@ pub enum HeadTask {
     MaskedLm,
     /// `logits [B, labels]`.
     SequenceClassification,
+    /// `logits [B, labels]`, of pictures.
+    ImageClassification,
     /// `logits [N, labels]`.
     TokenClassification,
     /// `start_logits [N, 1]`, `end_logits [N, 1]`.

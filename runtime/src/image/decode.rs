@@ -54,22 +54,34 @@ pub fn read(path: &Path) -> Result<Picture> {
     decode(&bytes).map_err(failed)
 }
 
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+const JPEG: &[u8] = b"\xff\xd8\xff";
+
+fn is_webp(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")
+}
+
+/// Whether a file begins as a picture does that [`decode`] knows.
+pub fn is_picture(bytes: &[u8]) -> bool {
+    bytes.starts_with(PNG) || bytes.starts_with(JPEG) || is_webp(bytes)
+}
+
 /// Decodes a picture; the error says what is wrong with it.
 pub fn decode(bytes: &[u8]) -> std::result::Result<Picture, String> {
     let cursor = Cursor::new(bytes);
     let broken = |e: image::ImageError| format!("the picture cannot be decoded: {e}");
-    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+    if bytes.starts_with(PNG) {
         let decoder = PngDecoder::with_limits(cursor, limits()).map_err(broken)?;
         if matches!(decoder.original_color_type(), ExtendedColorType::L16) {
             return Err("found 16-bit grey, expected 8 bits a channel, or colour".into());
         }
         to_rgb(decoder)
-    } else if bytes.starts_with(b"\xff\xd8\xff") {
+    } else if bytes.starts_with(JPEG) {
         if jpeg_channels(bytes) == Some(4) {
             return Err("found a JPEG of four channels (CMYK), expected colour or grey".into());
         }
         to_rgb(JpegDecoder::new(cursor).map_err(broken)?)
-    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+    } else if is_webp(bytes) {
         let decoder = WebPDecoder::new(cursor).map_err(broken)?;
         if decoder.has_animation() {
             return Err("found an animated WebP, expected a still picture".into());

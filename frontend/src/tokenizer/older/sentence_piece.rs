@@ -332,6 +332,9 @@ fn write_unigram(
         _ => {}
     }
     steps.extend(charsmap);
+    if kind == Kind::DebertaV2 {
+        steps.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));
+    }
     draft.normalizer = match steps.len() {
         0 => Value::Null,
         1 => steps.remove(0),
