@@ -196,7 +196,7 @@ impl GenerationFlags {
             )));
         }
         let length_penalty = self.length_penalty.unwrap_or(1.0);
-        if !(length_penalty.abs() <= 100.0) {
+        if length_penalty.is_nan() || length_penalty.abs() > 100.0 {
             return Err(Error::Usage(format!(
                 "--length-penalty {length_penalty}: give a number from -100 to 100"
             )));

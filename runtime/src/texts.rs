@@ -113,14 +113,16 @@ pub struct Item<T> {
 /// tokens or of those that it wants, one after another.
 pub type Found = Vec<Vec<f32>>;
 
+/// Prints the answer to a text; the results of its inputs in order.
+pub type Answer<'a, T> = dyn FnMut(&Item<T>, Vec<Found>, &mut dyn Write) -> Result<()> + 'a;
+
 /// A task over texts.
 pub struct Task<'a, T> {
     /// Indices of the manifest's outputs.
     pub outputs: &'a [usize],
     /// A text's inputs.
     pub encode: &'a (dyn Fn(&str) -> Result<Item<T>> + Sync),
-    /// Prints the answer to a text; the results of its inputs in order.
-    pub answer: &'a mut dyn FnMut(&Item<T>, Vec<Found>, &mut dyn Write) -> Result<()>,
+    pub answer: &'a mut Answer<'a, T>,
 }
 
 /// Writes one JSON line.

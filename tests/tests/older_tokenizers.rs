@@ -169,6 +169,10 @@ fn piece(text: &str, score: f32, ty: u64) -> Message {
         .number(3, ty)
 }
 
+fn is_spaces(token: &str) -> bool {
+    token.chars().all(|c| c == '▁')
+}
+
 /// A SentencePiece model of a golden `tokenizer.json`. Scores of BPE fall with the rank of the first merge that makes
 /// the token. `prefix`: whether texts get a space before them.
 fn sentence_piece(json: &Value, prefix: bool) -> Vec<u8> {
@@ -206,6 +210,9 @@ fn sentence_piece(json: &Value, prefix: bool) -> Vec<u8> {
         let ty = match added {
             _ if id == unk => 2,
             Some(token) if token["special"] == true => CONTROL,
+            // Runs of spaces: the golden file has no merge that makes them of a text, as a model's user-defined
+            // piece would.
+            Some(token) if is_spaces(token["content"].as_str().unwrap()) => CONTROL,
             Some(_) => USER_DEFINED,
             None if is_byte => 6,
             None => 1,

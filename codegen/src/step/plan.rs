@@ -113,6 +113,10 @@ pub struct Phase {
 
 /// What a phase does.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all calls are kernels, and a plan has few"
+)]
 pub enum Call {
     Kernel {
         kernel: Kernel,

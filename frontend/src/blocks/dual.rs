@@ -3,8 +3,8 @@
 //! In: a [`Dual`]. Out: the functions of both towers and two entries,
 //!
 //! ```text
-//! forward(ids, pos, step)    → text_pooler_output [B, hidden], text_embeds [B, width]
-//! vision(patches, pos, step) → vision_pooler_output [B, hidden], image_embeds [B, width]
+//! forward(ids, pos, step)    → text_pooler_output [B, width], text_embeds [B, width]
+//! vision(patches, pos, step) → vision_pooler_output [B, width], image_embeds [B, width]
 //! ```
 //!
 //! A text is pooled at its last token: the caller cuts it behind the token that ends it, and later tokens, which no
@@ -113,14 +113,14 @@ impl TextTower {
             (self.hidden, "hidden_size"),
         )?;
         let (projection, width) = self.projection;
-        let embeds = shared(
+        let [projected, embeds] = shared(
             &mut scope,
             pooled,
             "w_shared",
             projection,
             [width, self.hidden],
         )?;
-        scope.finish(&[("text_pooler_output", pooled), ("text_embeds", embeds)]);
+        scope.finish(&[("text_pooler_output", projected), ("text_embeds", embeds)]);
         Ok(())
     }
 }

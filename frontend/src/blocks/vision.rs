@@ -200,8 +200,12 @@ impl Vision {
                 let first = first(&mut scope)?;
                 let pooled = norm.apply(&mut scope, first, "vision.post_norm", tensor, width)?;
                 let shape = [*space, self.hidden];
-                let embeds = shared(&mut scope, pooled, "vision.w_shared", projection, shape)?;
-                results = vec![("vision_pooler_output", pooled), ("image_embeds", embeds)];
+                let [projected, embeds] =
+                    shared(&mut scope, pooled, "vision.w_shared", projection, shape)?;
+                results = vec![
+                    ("vision_pooler_output", projected),
+                    ("image_embeds", embeds),
+                ];
             }
         }
         scope.finish(&results);
@@ -284,20 +288,22 @@ impl Vision {
     }
 }
 
-/// linear(x), of length 1: `x: [B, in] → [B, out]`.
+/// linear(x), and the same of length 1: `x: [B, in] → [B, out]` twice. transformers' CLIPModel calls the
+/// first one the tower's pooler output.
 pub fn shared(
     scope: &mut Scope,
     x: ValueId,
     name: &str,
     tensor: &'static str,
     shape: [u32; 2],
-) -> Result<ValueId> {
+) -> Result<[ValueId; 2]> {
     let why = format!(
         "rows = projection_dim ({}), columns = hidden_size ({})",
         shape[0], shape[1]
     );
     let projected = Projection::plain(tensor).apply(scope, x, (name, ""), shape, &why)?;
-    scope.op("embeds", L2Normalize { eps: 1e-12 }, &[projected.into()])
+    let embeds = scope.op("embeds", L2Normalize { eps: 1e-12 }, &[projected.into()])?;
+    Ok([projected, embeds])
 }
 
 impl Leading {

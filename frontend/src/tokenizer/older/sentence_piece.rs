@@ -251,7 +251,8 @@ fn write_bpe(
     let unknown = proto.pieces.iter().find(|(_, _, ty)| *ty == Type::Unknown);
     let unknown = unknown.map(|(text, _, _)| text.clone());
     let used = proto.pieces.iter().zip(0u32..);
-    let used = used.filter(|((_, _, ty), _)| *ty != Type::Unused);
+    // Control pieces are made of no text, whatever they look like.
+    let used = used.filter(|((_, _, ty), _)| !matches!(ty, Type::Unused | Type::Control));
     let pieces: Vec<Piece> = used
         .map(|((text, score, ty), id)| Piece {
             id,
