@@ -235,7 +235,7 @@ fn configuration_fields() {
             "architectures",
             json!(["RwkvForCausalLM"]),
             Unsupported,
-            "found RwkvForCausalLM, supported are AlbertModel",
+            "found RwkvForCausalLM, supported are the families albert, bert",
         ),
         (
             "model_type",

@@ -147,17 +147,28 @@ pub fn find<'c>(
     }
 }
 
+/// The classes of the same network where there are any, else the families.
 fn refuse(c: &Config, field: &str, found: &str) -> crate::FrontendError {
-    let classes: Vec<_> = FAMILIES
+    // `BertForMaskedLM`, `BertModel`: `Bert`.
+    fn stem(class: &str) -> &str {
+        let (stem, _) = class.split_once("For").unwrap_or((class, ""));
+        stem.strip_suffix("Model").unwrap_or(stem)
+    }
+    let classes = FAMILIES
         .iter()
-        .flat_map(|f| f.architectures.iter().map(|(class, _)| *class))
-        .collect();
+        .flat_map(|f| f.architectures.iter().map(|(class, _)| *class));
+    let mut supported: Vec<_> = classes.filter(|c| stem(c) == stem(found)).collect();
+    let mut of = "";
+    if supported.is_empty() {
+        of = "the families ";
+        supported = FAMILIES.iter().map(|f| f.name).collect();
+    }
     Problem::of(
         c.file(),
         format!(
-            "found {}, supported are {}",
+            "found {}, supported are {of}{}",
             Excerpt(found),
-            classes.join(", ")
+            supported.join(", ")
         ),
     )
     .field(field)
