@@ -43,20 +43,25 @@ fn configure(fields: &mut Fields) -> Result<()> {
     fields.demand("attention.sliding_window")?;
     fields.copy("attn_logit_softcapping", "attn_logit_softcapping")?;
     fields.copy("final_logit_softcapping", "final_logit_softcapping")?;
-    let metadata = fields.metadata();
-    let count = |key: &str| metadata.count_or(key, 0..=limits::WIDTH, 0);
-    let scalar = match count("gemma2.block_count")? {
-        LAYERS_27B => {
-            let heads = count("gemma2.attention.head_count")?.max(1);
-            f64::from(count("gemma2.embedding_length")?) / f64::from(heads)
-        }
-        _ => f64::from(count("gemma2.attention.key_length")?),
-    };
-    fields.set("query_pre_attn_scalar", scalar);
+    query_pre_attn_scalar(fields, LAYERS_27B)?;
     fields.set(
         "architectures",
         Json::Array(vec!["Gemma2ForCausalLM".into()]),
     );
     fields.set("model_type", "gemma2");
+    Ok(())
+}
+
+/// The head's size, but in the model of `largest` layers the width over the heads; files do not say it.
+pub fn query_pre_attn_scalar(fields: &mut Fields, largest: u32) -> Result<()> {
+    let metadata = fields.metadata();
+    let mut count = |key: &str| metadata.count_or(&fields.key(key), 0..=limits::WIDTH, 0);
+    let scalar = if count("block_count")? == largest {
+        let heads = count("attention.head_count")?.max(1);
+        f64::from(count("embedding_length")?) / f64::from(heads)
+    } else {
+        f64::from(count("attention.key_length")?)
+    };
+    fields.set("query_pre_attn_scalar", scalar);
     Ok(())
 }

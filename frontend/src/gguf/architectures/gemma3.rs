@@ -4,11 +4,11 @@
 //! sixth layer sees everything, sliding layers rotate by 10000 without scaling, and scores are scaled by the
 //! dimension of a head, in the model of 62 layers by the width of a query.
 
+use super::gemma2::query_pre_attn_scalar;
 use super::{Architecture, Fields};
 use crate::error::Result;
 use crate::gguf::rope;
 use crate::json::Json;
-use crate::limits;
 
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "gemma3",
@@ -41,7 +41,6 @@ const PATTERN: u32 = 6;
 fn configure(fields: &mut Fields) -> Result<()> {
     fields.decoder()?;
     rope::configure(fields)?;
-    let metadata = fields.metadata();
     fields.demand("attention.key_length")?;
     fields.copy("rope_local_base_freq", "rope.freq_base_swa")?;
     fields.copy("sliding_window", "attention.sliding_window")?;
@@ -50,16 +49,7 @@ fn configure(fields: &mut Fields) -> Result<()> {
     fields.copy("final_logit_softcapping", "final_logit_softcapping")?;
     pattern(fields)?;
 
-    let count = |key: &str| metadata.count_or(key, 0..=limits::WIDTH, 0);
-    let layers = count("gemma3.block_count")?;
-    let scalar = match layers {
-        LAYERS_27B => {
-            let heads = count("gemma3.attention.head_count")?.max(1);
-            f64::from(count("gemma3.embedding_length")?) / f64::from(heads)
-        }
-        _ => f64::from(count("gemma3.attention.key_length")?),
-    };
-    fields.set("query_pre_attn_scalar", scalar);
+    query_pre_attn_scalar(fields, LAYERS_27B)?;
     fields.set(
         "architectures",
         Json::Array(vec!["Gemma3ForCausalLM".into()]),
