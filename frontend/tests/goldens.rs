@@ -243,7 +243,7 @@ fn heads_of_other_tasks_are_refused_by_name() {
         .err()
         .unwrap()
         .to_string();
-    let expected = format!("`architectures`: found {class}, supported are AlbertModel, ");
+    let expected = format!("`architectures`: found {class}, supported are BertModel, ");
     let expected = expected.as_str();
     assert!(
         error.starts_with("not supported yet: ") && error.contains(expected),
