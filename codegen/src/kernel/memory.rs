@@ -69,6 +69,14 @@ impl KernelBuilder<'_> {
             .op("llvm.store", &[v, p], &[], &[("alignment", align)], vec![]);
     }
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    pub fn prefetch(&mut self, p: Value) {
+        let attributes = [("rw", 0), ("hint", 3), ("cache", 1)]
+            .map(|(name, value)| (name, Attr::Int(Elem::I32, value)));
+        self.ops
+            .op("llvm.intr.prefetch", &[p], &[], &attributes, vec![]);
+    }
+
     /// Adds to an integer that threads share; returns what it was. What this thread wrote before is
     /// seen by a thread that finds its sum, and the other way round.
     pub fn atomic_add(&mut self, p: Value, v: Value) -> Value {

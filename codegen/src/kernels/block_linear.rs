@@ -32,6 +32,11 @@ const BLOCK_ROWS: i64 = 192;
 /// Elements of K that are unpacked at a time: as codes, and as f32.
 const CODES_K: i64 = 512;
 const F32_K: i64 = 256;
+/// How far ahead of its use a packed weight is asked for, in bytes: unpacking leaves so few loads under
+/// way that the hardware's own prefetching, which ends with each page, comes late. Bytes need none.
+const AHEAD: i64 = 8192;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The type of x.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -220,36 +225,34 @@ impl BlockLinear {
             let xs: Vec<Value> = (0..rows)
                 .map(|r| b.offset(x, r * self.x_stride * F32))
                 .collect();
-            let mut start = Vec::new();
-            for x in &xs {
-                let zero = products.zero(b, *x);
-                start.extend([zero; 2]);
-            }
-            let (zero, units) = (b.i64(0), b.i64(form.units(self.k)));
-            let sums = b.for_carried(zero, units, 1, &start, |b, unit, sums| {
+            let start: Vec<Value> = xs.iter().map(|x| products.zero(b, *x)).collect();
+            let start = start.repeat(2);
+            // Halves go one by one, for what is of one loop turn is interleaved by the scheduler, and
+            // memory likes one sequential stream. The sums of the half at hand come first.
+            let (zero, halves) = (b.i64(0), b.i64(2 * form.units(self.k)));
+            let sums = b.for_carried(zero, halves, 1, &start, |b, half, sums| {
+                let (sums, others) = sums.split_at(xs.len());
                 let mut sums = sums.to_vec();
+                let unit = b.div_const(half, 2);
                 let block = b.mul_const(unit, form.unit / BLOCK);
                 let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, block)).collect();
-                let w = b.at(w, unit, 2 * form.half_bytes());
-                let halves = [w, b.offset(w, form.half_bytes())];
-                // One row goes through the halves one after another, in the order of memory; more
-                // share what they read of x.
-                let together = if rows.len() == 1 { 1 } else { 2 };
-                for (halves, sums) in halves
-                    .chunks(together)
-                    .zip(sums.chunks_mut(together * rows.len()))
-                {
-                    for part in 0..form.parts() {
-                        let at = part * form.part;
-                        let mut weights = Packed { form, halves, part };
-                        let (block, part) = (at / BLOCK, at % BLOCK / form.part);
-                        products.part(b, &rows, block, part, together, sums, &mut weights);
+                let at = b.at(w, half, form.half_bytes());
+                if form.low < 8 {
+                    for line in (AHEAD..AHEAD + form.half_bytes()).step_by(LINE) {
+                        let line = b.offset(at, line);
+                        b.prefetch(line);
                     }
                 }
-                sums
+                for part in 0..form.parts() {
+                    let first = part * form.part;
+                    let mut weights = Packed { form, at, part };
+                    let (block, part) = (first / BLOCK, first % BLOCK / form.part);
+                    products.part(b, &rows, block, part, 1, &mut sums, &mut weights);
+                }
+                [others, &sums].concat()
             });
             for (i, sum) in sums.into_iter().enumerate() {
-                let (row, half) = (i / 2, (i % 2) as i64);
+                let (row, half) = (i % xs.len(), (i / xs.len()) as i64);
                 let v = if products.by_row() {
                     let s = b.offset(w, form.rows_at(self.k) + half * LANES * F32);
                     let s = b.load_group(s);
@@ -371,20 +374,20 @@ impl BlockLinear {
     }
 }
 
-/// A part of two half units as packed.
+/// A part of a half unit as packed.
 struct Packed<'a> {
     form: &'a Blocks,
-    halves: &'a [Value],
+    at: Value,
     part: i64,
 }
 
 impl Weights for Packed<'_> {
-    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, half: usize) -> Value {
+    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, _: usize) -> Value {
         let group = self.part * self.form.part / 4 + group;
-        self.form.load_group(b, self.halves[half], group)
+        self.form.load_group(b, self.at, group)
     }
 
-    fn scales(&mut self, b: &mut KernelBuilder<'_>, half: usize) -> (Value, Option<Value>) {
-        self.form.load_scales(b, self.halves[half], self.part)
+    fn scales(&mut self, b: &mut KernelBuilder<'_>, _: usize) -> (Value, Option<Value>) {
+        self.form.load_scales(b, self.at, self.part)
     }
 }
