@@ -119,7 +119,7 @@ pub fn root() -> PathBuf {
 }
 
 /// The folders of model cases: the golden data, and what this repository adds to it.
-fn folders() -> [PathBuf; 2] {
+pub fn folders() -> [PathBuf; 2] {
     [
         root().join("models"),
         root().with_file_name("golden_more").join("models"),
@@ -128,17 +128,7 @@ fn folders() -> [PathBuf; 2] {
 
 /// The model cases whose names start with one of `prefixes`, in order.
 pub fn cases(prefixes: &[&str]) -> Vec<Case> {
-    cases_in(&folders(), prefixes)
-}
-
-/// Those of `tests/own_golden`, which its `make.py` made.
-pub fn own_cases(prefixes: &[&str]) -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("own_golden");
-    cases_in(&[folder], prefixes)
-}
-
-fn cases_in(folders: &[PathBuf], prefixes: &[&str]) -> Vec<Case> {
-    let mut dirs: Vec<(String, PathBuf)> = folders
+    let mut dirs: Vec<(String, PathBuf)> = folders()
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).unwrap())
         .map(|e| e.unwrap())

@@ -16,9 +16,8 @@ fn layers(module: &Module) -> String {
 }
 
 fn snapshot(case: &str) {
-    let golden = golden::root().join("models").join(case);
-    let own = golden::root().join("../own_golden").join(case);
-    let dir = if golden.exists() { golden } else { own };
+    let dir = golden::folders().map(|folder| folder.join(case));
+    let dir = dir.into_iter().find(|dir| dir.exists()).unwrap();
     let input = Input::resolve(dir.to_str().unwrap()).unwrap();
     let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
     let mut module = Model::build(&dir, &BuildOptions::default()).unwrap().module;

@@ -118,15 +118,7 @@ fn check(case: &Case, module: &Module, source: &dyn TensorSource, at: &str, gene
 
 /// A case at stage `model`, and after every pass.
 fn run(prefix: &str) {
-    run_all(golden::cases(&[prefix]), prefix);
-}
-
-/// The same, of the cases that this repository made.
-fn run_own(prefix: &str) {
-    run_all(golden::own_cases(&[prefix]), prefix);
-}
-
-fn run_all(cases: Vec<Case>, prefix: &str) {
+    let cases = golden::cases(&[prefix]);
     assert!(!cases.is_empty(), "no golden case `{prefix}…`");
     for case in cases {
         let input = Input::resolve(case.dir.to_str().unwrap()).unwrap();
@@ -174,7 +166,7 @@ fn distilbert() {
 
 #[test]
 fn bloom() {
-    run_own("bloom");
+    run("bloom");
 }
 
 #[test]
@@ -209,7 +201,7 @@ fn gpt2() {
 
 #[test]
 fn gpt3() {
-    run_own("gpt3");
+    run("gpt3");
 }
 
 #[test]
@@ -233,8 +225,8 @@ fn llama() {
 }
 
 #[test]
-fn llama_dynamic() {
-    run_own("llama_dynamic");
+fn dynamic_rope() {
+    run("dynamic_rope");
 }
 
 #[test]
@@ -289,7 +281,7 @@ fn roberta() {
 
 #[test]
 fn stablelm() {
-    run_own("stablelm");
+    run("stablelm");
 }
 
 #[test]

@@ -167,20 +167,12 @@ fn pairs(case: &Case, model: &Compiled, problems: &mut Vec<String>) {
 }
 
 fn check(prefixes: &[&str]) {
-    check_all(golden::cases(prefixes), &[]);
+    check_with(prefixes, &[]);
 }
 
 /// The cases compiled with `options`.
 fn check_with(prefixes: &[&str], options: &[&str]) {
-    check_all(golden::cases(prefixes), options);
-}
-
-/// The cases that this repository made.
-fn check_own(prefixes: &[&str]) {
-    check_all(golden::own_cases(prefixes), &[]);
-}
-
-fn check_all(cases: Vec<Case>, options: &[&str]) {
+    let cases = golden::cases(prefixes);
     assert!(!cases.is_empty(), "no such case");
     let mut problems = Vec::new();
     for case in cases {
@@ -241,8 +233,8 @@ fn gpt_oss() {
 
 /// Families and ropes that `tests/golden` lacks.
 #[test]
-fn own() {
-    check_own(&["bloom", "gpt3", "llama_dynamic", "stablelm"]);
+fn others() {
+    check(&["bloom", "gpt3", "dynamic_rope", "stablelm"]);
 }
 
 #[test]
@@ -317,9 +309,7 @@ fn gguf() {
         "stablelm_bias",
         "stablelm_parallel",
     ] {
-        let mut cases = golden::cases(&[name]);
-        cases.extend(golden::own_cases(&[name]));
-        let mut case = cases.remove(0);
+        let mut case = golden::cases(&[name]).remove(0);
         // The converter drops BERT's pooler.
         case.tensors
             .retain(|name, _| !name.ends_with("pooler_output"));

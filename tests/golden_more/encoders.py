@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the golden models beside this file: heads and tasks of encoders that ../golden has no case of.
+"""Makes the golden encoders in `models`: heads and tasks of encoders that ../golden has no case of.
 
-Usage: python3 make.py        (torch and transformers; versions are written into each case.json)
+Usage: python3 encoders.py        (torch and transformers; versions are written into each case.json)
 
 A case is laid out as those of ../golden/models, plus `tasks.json`: for each call of a task the arguments, the
 texts, and the JSON lines that Hugging Face's pipelines give for them. Where a pipeline says nothing (spans of

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the cases of this folder: tiny random models, and what transformers computes with them.
+"""Makes golden decoders that ../golden has no case of: tiny random models, and what transformers computes with them.
 
     python3 -m venv venv && venv/bin/pip install torch transformers
-    venv/bin/python make.py [CASE…]
+    venv/bin/python decoders.py [CASE…]
 
 A case is laid out as those of `tests/golden` are: `config.json`, `model.safetensors`,
 `golden.safetensors` (`in.*`, `out.*`) and `case.json`. Logits and hidden states keep the last five
@@ -18,7 +18,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-HERE = Path(__file__).parent
+MODELS = Path(__file__).parent / "models"
 KEPT = 5
 NEW = 24
 MARGIN = 0.01
@@ -92,7 +92,7 @@ CASES = {
     "bloom_heads6": (lambda: bloom(6), {}, True),
     "bloom_heads4": (lambda: bloom(4), {}, True),
     "gpt3_sparse": (gpt3, {"architectures": ["GPT3LMHeadModel"], "model_type": "gpt3"} | SPARSE, False),
-    "llama_dynamic_rope": (llama_dynamic, {}, True),
+    "dynamic_rope_llama": (llama_dynamic, {}, True),
     "stablelm_bias": (lambda: stablelm(use_qkv_bias=True), {}, True),
     "stablelm_parallel": (lambda: stablelm(use_parallel_residual=True), {}, True),
 }
@@ -213,7 +213,7 @@ def main():
                 break
         else:
             sys.exit(f"{name}: no seed gives margins of {MARGIN}")
-        folder = HERE / name
+        folder = MODELS / name
         folder.mkdir(exist_ok=True)
         if name == "gpt3_sparse":
             for block in model.transformer.h:
