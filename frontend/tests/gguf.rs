@@ -13,8 +13,9 @@ use llmc_frontend::tokenizer::Tokenizer;
 use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
 use llmc_ir::TensorSource;
 
-const CASES: [&str; 8] = [
+const CASES: [&str; 11] = [
     "bert_base",
+    "flan_t5",
     "gemma3_text",
     "llama2_gqa",
     "llama3_rope",
@@ -22,6 +23,8 @@ const CASES: [&str; 8] = [
     "llama_yarn_rope",
     "mistral_swa",
     "qwen2",
+    "t5_encoder",
+    "t5_v1_0",
 ];
 
 fn open(path: &Path) -> (ModelDir, Model) {
@@ -213,6 +216,8 @@ fn tokenizers_of_golden_texts() {
         "mistral",
         "qwen",
         "starcoder",
+        "t5",
+        "t5_1k",
     ] {
         let folder = golden("tokenizers").join(name);
         let own = common::read_json(&folder.join("tokenizer.json"));
@@ -235,6 +240,15 @@ fn tokenizers_of_golden_texts() {
             tokenizers::Tokenizer::from_bytes(&found.json).unwrap(),
             tokenizers::Tokenizer::from_bytes(&own.json).unwrap(),
         );
+        let pairs = cases["pairs"].as_array().into_iter().flatten();
+        for case in pairs.filter(|_| name.starts_with("t5")) {
+            let text = |key: &str| case[key].as_str().unwrap().to_owned();
+            let encode =
+                |t: &tokenizers::Tokenizer| t.encode((text("text"), text("pair")), true).unwrap();
+            let (found, own) = (encode(&found), encode(&own));
+            assert_eq!(found.get_ids(), own.get_ids(), "{name}: {case}");
+            assert_eq!(found.get_type_ids(), own.get_type_ids(), "{name}: {case}");
+        }
         let texts = cases["cases"].as_array().unwrap().iter();
         for text in texts.map(|case| case["text"].as_str().unwrap()) {
             // These tokenizers have tokens for runs of spaces that no merge makes, which SentencePiece cannot have.
@@ -250,6 +264,93 @@ fn tokenizers_of_golden_texts() {
             }
         }
     }
+}
+
+/// A T5 tokenizer, `change`d, and the golden one.
+fn t5_tokenizers(
+    change: impl FnOnce(&mut Vec<String>, &mut Vec<f32>, &mut Vec<i32>, &mut Gguf),
+) -> [tokenizers::Tokenizer; 2] {
+    let folder = golden("tokenizers").join("t5");
+    let own = common::read_json(&folder.join("tokenizer.json"));
+    let settings = common::read_json(&folder.join("tokenizer_config.json"));
+    let mut file = Gguf::default();
+    file.set("general.architecture", "t5");
+    file.tokenizer_of(&own, &settings, 206);
+    let key = |name: &str| {
+        let name = format!("tokenizer.ggml.{name}");
+        let found = file.keys.iter().find(|(key, _)| key == name.as_bytes());
+        found.unwrap().1.clone()
+    };
+    let (
+        gguf::Value::Texts(mut tokens),
+        gguf::Value::F32s(mut scores),
+        gguf::Value::I32s(mut types),
+    ) = (key("tokens"), key("scores"), key("token_type"))
+    else {
+        panic!();
+    };
+    change(&mut tokens, &mut scores, &mut types, &mut file);
+    file.set("tokenizer.ggml.tokens", gguf::Value::Texts(tokens));
+    file.set("tokenizer.ggml.scores", gguf::Value::F32s(scores));
+    file.set("tokenizer.ggml.token_type", gguf::Value::I32s(types));
+    let path = tempfile::NamedTempFile::new().unwrap();
+    file.write(path.path());
+    let found = Tokenizer::open(path.path(), None).unwrap_or_else(|e| panic!("{e}"));
+    let own = Tokenizer::open(&folder, None).unwrap();
+    [found, own].map(|t| tokenizers::Tokenizer::from_bytes(&t.json).unwrap())
+}
+
+/// The converter knows the pieces of the SentencePiece model alone, and added tokens behind them.
+#[test]
+fn sentinels_of_t5_are_named_where_their_rows_are_unused() {
+    const ADDED: &str = "<added>";
+    let [found, own] = t5_tokenizers(|tokens, scores, types, _| {
+        for id in 200..206 {
+            (tokens[id], scores[id], types[id]) = (format!("[PAD{id}]"), -10000.0, 5);
+        }
+        tokens.push(ADDED.into());
+        scores.push(-1000.0);
+        types.push(4);
+    });
+    let ids =
+        |t: &tokenizers::Tokenizer, text: &str| t.encode(text, true).unwrap().get_ids().to_vec();
+    // Among them a character that is not in the vocabulary.
+    for text in [
+        "a<extra_id_0> cat <extra_id_5>",
+        "the \u{10348} cat",
+        "[PAD203]",
+        "<extra_id_6>",
+    ] {
+        assert_eq!(ids(&found, text), ids(&own, text), "{text}");
+    }
+    assert_eq!(ids(&found, ADDED), [206, 1]);
+    let decode = |special: bool| found.decode(&[205, 206], special).unwrap();
+    assert_eq!(
+        (decode(true).trim(), decode(false).trim()),
+        (ADDED, "<extra_id_0><added>")
+    );
+
+    // A row between tokens that nobody uses is no piece, and has no say in what an unknown character costs.
+    let [found, own] = t5_tokenizers(|tokens, scores, types, _| {
+        (tokens[205], scores[205], types[205]) = ("[PAD205]".into(), -10000.0, 5);
+        tokens.push(ADDED.into());
+        scores.push(-1000.0);
+        types.push(4);
+    });
+    for text in ["the \u{10348} cat 205", "[PAD205]"] {
+        assert_eq!(ids(&found, text), ids(&own, text), "{text}");
+    }
+    assert_eq!(ids(&found, ADDED), [206, 1]);
+}
+
+#[test]
+fn extra_spaces_are_removed_where_the_file_says_so() {
+    let squeeze = "tokenizer.ggml.remove_extra_whitespaces";
+    let [found, own] = t5_tokenizers(|_, _, _, file| file.set(squeeze, gguf::Value::Bool(true)));
+    let ids =
+        |t: &tokenizers::Tokenizer, text: &str| t.encode(text, true).unwrap().get_ids().to_vec();
+    assert_eq!(ids(&found, "  the \t  cat  "), ids(&own, "the cat"));
+    assert_ne!(ids(&own, "  the \t  cat  "), ids(&own, "the cat"));
 }
 
 #[test]

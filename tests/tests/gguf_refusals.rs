@@ -92,7 +92,7 @@ fn tensor(change: impl Fn(&mut Tensor) + Send + Sync + 'static, expected: &[&str
 #[test]
 fn whole_tiny_models_compile() {
     let folder = tempfile::tempdir().unwrap();
-    for arch in ["bert", "gemma3", "llama", "qwen2"] {
+    for arch in ["bert", "gemma3", "llama", "qwen2", "t5"] {
         let path = folder.path().join(format!("{arch}.gguf"));
         Gguf::tiny(arch, (0, 1, 4)).write(&path);
         binaries::compile(&path, &["--target-cpu", "x86-64-v3"]);
@@ -693,7 +693,7 @@ fn tokenizers() {
         key(
             "tokenizer.ggml.model",
             "rwkv",
-            "found \"rwkv\", supported is \"bert\", \"gpt2\" or \"llama\"",
+            "found \"rwkv\", supported is \"bert\", \"gpt2\", \"llama\" or \"t5\"",
         ),
         key("tokenizer.ggml.model", Value::U32(1), "found 1"),
         key(
@@ -704,7 +704,7 @@ fn tokenizers() {
         key(
             "tokenizer.ggml.precompiled_charsmap",
             Value::U32(1),
-            "not understood",
+            "found 1, supported is none beside pieces of the model t5",
         ),
         broken(
             "llama",
@@ -829,6 +829,118 @@ fn tokenizers() {
                     Value::Texts((0..8).map(|i| format!("▁t{i}")).collect()),
                 );
             },
+            &["tokenizer.ggml.unknown_token_id", "missing"],
+        ),
+    ]);
+}
+
+#[test]
+fn t5() {
+    const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
+    const SCORES: &str = "tokenizer.ggml.scores";
+    let key = |key: &'static str, value: Value, found: &'static str| {
+        broken("t5", move |g| g.set(key, value.clone()), &[key, found])
+    };
+    let without = |key: &'static str| broken("t5", move |g| g.remove(key), &[key, "missing"]);
+    let renamed = |from: &'static str, to: &'static str, expected: &[&str]| {
+        broken("t5", move |g| g.tensor(from).name = to.into(), expected)
+    };
+    // UMT5 has a table of its own in every layer.
+    let own_table = |g: &mut Gguf| {
+        let table = g.tensor("enc.blk.0.attn_rel_b.weight").clone();
+        g.tensors.push(Tensor {
+            name: b"enc.blk.1.attn_rel_b.weight".into(),
+            ..table
+        });
+    };
+    check_all(vec![
+        without("t5.attention.relative_buckets_count"),
+        without("t5.attention.layer_norm_rms_epsilon"),
+        key(
+            "t5.attention.relative_buckets_count",
+            Value::U32(2),
+            "found 2",
+        ),
+        key(
+            "t5.attention.value_length",
+            Value::U32(8),
+            "the dimension of a head (16)",
+        ),
+        key(
+            "t5.attention.scale",
+            Value::F32(1.0),
+            "a key that is not understood",
+        ),
+        key("t5.pooling_type", Value::U32(1), "found 1, supported is 0"),
+        key("t5.decoder_block_count", Value::U32(0), "found 0"),
+        key(
+            "t5.decoder_start_token_id",
+            Value::U32(8),
+            "an integer from 0 to 7",
+        ),
+        broken(
+            "t5",
+            own_table,
+            &["enc.blk.1.attn_rel_b.weight", "does not use"],
+        ),
+        renamed(
+            "dec.blk.0.ffn_up.weight",
+            "dec.blk.0.ffn_upper.weight",
+            &["dec.blk.0.ffn_upper.weight"],
+        ),
+        renamed(
+            "dec.blk.0.ffn_up.weight",
+            "dec.blk.00.ffn_up.weight",
+            &["dec.blk.00.ffn_up.weight"],
+        ),
+        broken(
+            "t5",
+            |g| {
+                g.tensors
+                    .retain(|t| t.name != b"dec.blk.0.cross_attn_q.weight")
+            },
+            &["dec.blk.0.cross_attn_q.weight", "missing"],
+        ),
+        broken(
+            "t5",
+            |g| g.tensors.retain(|t| t.name != b"enc.blk.0.ffn_gate.weight"),
+            &["enc.blk.0.ffn_up.weight"],
+        ),
+        without(SCORES),
+        key(
+            SCORES,
+            Value::F32s(vec![f32::NEG_INFINITY; 8]),
+            "found -inf, expected a finite number",
+        ),
+        key(CHARSMAP, Value::I32s(vec![1]), "bytes"),
+        key(
+            CHARSMAP,
+            Value::Raw(9, array(0, 3, &[1, 2, 3])),
+            "found 3 bytes",
+        ),
+        without("tokenizer.ggml.eos_token_id"),
+        broken(
+            "t5",
+            |g| {
+                g.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
+                g.set("tokenizer.ggml.bos_token_id", Value::U32(0));
+            },
+            &["tokenizer.ggml.add_bos_token", "found true"],
+        ),
+        broken(
+            "t5",
+            |g| {
+                g.set("tokenizer.ggml.remove_extra_whitespaces", Value::Bool(true));
+                g.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+            },
+            &[
+                "tokenizer.ggml.add_space_prefix",
+                "where extra whitespaces are removed",
+            ],
+        ),
+        broken(
+            "t5",
+            |g| g.set("tokenizer.ggml.token_type", Value::I32s(vec![1; 8])),
             &["tokenizer.ggml.unknown_token_id", "missing"],
         ),
     ]);

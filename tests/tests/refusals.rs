@@ -327,6 +327,10 @@ fn tokenizers() {
             &["not a usable tokenizer"],
         ),
         tokenizer(
+            json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}}),
+            &["normalizer", "precompiled_charsmap: found 4 bytes"],
+        ),
+        tokenizer(
             json!({"added_tokens": [{"id": 0}]}),
             &["added_tokens[0].content"],
         ),

@@ -40,10 +40,8 @@ impl Gguf {
     /// Generation defaults; ids are below `vocabulary`.
     pub fn generation(&self, vocabulary: u32) -> Result<Generation> {
         let metadata = self.metadata();
-        let id = |key: &str| {
-            let range = 0..=vocabulary.saturating_sub(1);
-            metadata.optional_count(&format!("{PREFIX}{key}_token_id"), range)
-        };
+        let last = vocabulary.saturating_sub(1);
+        let id = |key: &str| metadata.optional_count(&format!("{PREFIX}{key}_token_id"), 0..=last);
         let mut eos: Vec<u32> = Vec::new();
         for key in ["eos", "eot", "eom"] {
             eos.extend(id(key)?.filter(|id| !eos.contains(id)));
@@ -55,10 +53,12 @@ impl Gguf {
                 }
             }
         }
+        let start = format!("{}.decoder_start_token_id", self.architecture()?.name);
         let pad = metadata.optional_count(&format!("{PREFIX}padding_token_id"), 0..=u32::MAX)?;
         Ok(Generation {
             bos: id("bos")?,
             eos,
+            decoder_start: metadata.optional_count(&start, 0..=last)?,
             // One past the vocabulary means that there is none.
             pad: pad.filter(|id| *id < vocabulary),
             ..Generation::default()

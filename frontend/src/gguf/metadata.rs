@@ -195,6 +195,12 @@ impl Metadata {
         }
     }
 
+    /// Bytes, whatever their sign, if the key is there.
+    pub fn optional_bytes(&self, key: &str) -> Result<Option<&[u8]>> {
+        let array = self.array(key, &[ValueType::I8, ValueType::U8], "bytes")?;
+        Ok(array.map(|array| &self.map.bytes()[array.place.clone()]))
+    }
+
     /// Integers of 32 bits from 0, if the key is there.
     pub fn optional_counts(&self, key: &str) -> Result<Option<Vec<u32>>> {
         let of = [ValueType::I32, ValueType::U32];

@@ -43,6 +43,7 @@ impl GgufWeights {
     /// Names all tensors of a file.
     pub fn new(gguf: Arc<Gguf>) -> Result<Self> {
         let architecture = gguf.architecture()?;
+        let gated = gguf.names().any(|name| name.contains(".ffn_gate."));
         let mut tensors = IndexMap::new();
         for name in gguf.names() {
             let longrope = architecture.name == "phi3" && rope::LONGROPE.contains(&name);
@@ -52,7 +53,7 @@ impl GgufWeights {
             let Some((tensor, file)) = gguf.tensor(name) else {
                 continue;
             };
-            let Some(own) = hugging_face_name(architecture, name) else {
+            let Some(own) = hugging_face_name(architecture, name, gated) else {
                 let what = format!(
                     "a tensor that the architecture {} does not have",
                     architecture.name
@@ -60,6 +61,9 @@ impl GgufWeights {
                 let problem = Problem::of(file.metadata.path(), what).field(name);
                 return Err(problem.unsupported());
             };
+            if own.is_empty() {
+                continue;
+            }
             let paired = rows_per_head(&gguf, architecture, name, tensor, file)?;
             let info = TensorInfo {
                 stored: StoredType::of_ggml(tensor.ty),
@@ -82,49 +86,72 @@ impl GgufWeights {
     }
 }
 
-/// `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`.
-fn hugging_face_name(architecture: &Architecture, name: &str) -> Option<String> {
+/// `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; empty for a tensor that nobody reads.
+fn hugging_face_name(architecture: &Architecture, name: &str, gated: bool) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     if !matches!(kind, "weight" | "bias") {
         return None;
     }
-    let find = |table: &[(&str, &'static str)], stem: &str| {
-        let found = table.iter().find(|(gguf, _)| *gguf == stem);
-        found.map(|(_, own)| *own)
-    };
     let Some(rest) = stem.strip_prefix("blk.") else {
-        return find(architecture.tensors, stem).map(|own| format!("{own}.{kind}"));
+        let rows = architecture.tensors.iter();
+        let mut named = rows.filter_map(|(gguf, own)| translate(stem, gguf, own));
+        let own = if gated {
+            named.next_back()
+        } else {
+            named.next()
+        }?;
+        return Some(match own.is_empty() {
+            true => own,
+            false => format!("{own}.{kind}"),
+        });
+    };
+    let find = |stem: &str| {
+        let mut rows = architecture.layer_tensors.iter();
+        rows.find(|(gguf, _)| *gguf == stem).map(|(_, own)| *own)
     };
     let (layer, stem) = rest.split_once('.')?;
     let layer = layer_number(layer)?;
     // A whole name.
-    if let Some(own) = find(architecture.layer_tensors, &format!("{stem}.{kind}")) {
+    if let Some(own) = find(&format!("{stem}.{kind}")) {
         return Some(format!("{}{layer}.{own}", architecture.layers));
     }
-    let own = find(architecture.layer_tensors, stem)?;
+    let own = find(stem)?;
     Some(format!("{}{layer}.{own}.{kind}", architecture.layers))
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
 fn gguf_name(architecture: &Architecture, name: &str) -> Option<String> {
-    let find = |table: &[(&'static str, &str)], stem: &str| {
-        let found = table.iter().find(|(_, own)| *own == stem);
-        found.map(|(gguf, _)| *gguf)
+    let find = |stem: &str| {
+        let mut rows = architecture.layer_tensors.iter();
+        rows.find(|(_, own)| *own == stem).map(|(gguf, _)| *gguf)
     };
     let whole = name.strip_prefix(architecture.layers);
     if let Some((layer, own)) = whole.and_then(|rest| rest.split_once('.'))
-        && let Some(gguf) = find(architecture.layer_tensors, own)
+        && let Some(gguf) = find(own)
         && gguf.ends_with(".weight")
     {
         return Some(format!("blk.{layer}.{gguf}"));
     }
     let (stem, kind) = name.rsplit_once('.')?;
-    let Some(rest) = stem.strip_prefix(architecture.layers) else {
-        return find(architecture.tensors, stem).map(|gguf| format!("{gguf}.{kind}"));
-    };
-    let (layer, stem) = rest.split_once('.')?;
-    let gguf = find(architecture.layer_tensors, stem)?;
+    let mut rows = architecture.tensors.iter();
+    if let Some(gguf) = rows.find_map(|(gguf, own)| translate(stem, own, gguf)) {
+        return Some(format!("{gguf}.{kind}"));
+    }
+    let (layer, stem) = stem.strip_prefix(architecture.layers)?.split_once('.')?;
+    let gguf = find(stem)?;
     Some(format!("blk.{layer}.{gguf}.{kind}"))
+}
+
+/// `name` as `to` has it, if it is `from`, where `{layer}` stands for a number.
+fn translate(name: &str, from: &str, to: &str) -> Option<String> {
+    const LAYER: &str = "{layer}";
+    match from.split_once(LAYER) {
+        None => (name == from).then(|| to.to_owned()),
+        Some((head, tail)) => {
+            let number = name.strip_prefix(head)?.strip_suffix(tail)?;
+            Some(to.replace(LAYER, &layer_number(number)?.to_string()))
+        }
+    }
 }
 
 /// A layer's number as a file writes it: without leading zeros, so that two names cannot mean one layer.
@@ -262,18 +289,36 @@ mod tests {
                 true => format!("blk.12.{name}"),
                 false => format!("blk.12.{name}.weight"),
             });
-            let whole = architecture
-                .tensors
-                .iter()
-                .map(|(name, _)| format!("{name}.bias"));
+            let whole = architecture.tensors.iter().filter(|row| !row.1.is_empty());
+            let whole = whole.map(|(name, _)| format!("{}.bias", name.replace("{layer}", "12")));
             for name in layers.chain(whole) {
-                let own = hugging_face_name(architecture, &name).unwrap();
-                assert_eq!(gguf_name(architecture, &own), Some(name));
+                for gated in [false, true] {
+                    let own = hugging_face_name(architecture, &name, gated).unwrap();
+                    assert_eq!(gguf_name(architecture, &own).as_ref(), Some(&name));
+                }
             }
+        }
+        let t5 = ARCHITECTURES.iter().find(|a| a.name == "t5").unwrap();
+        let t5 = |name: &str, gated: bool| hugging_face_name(t5, name, gated);
+        let up = "dec.blk.3.ffn_up.weight";
+        let plain = "decoder.block.3.layer.2.DenseReluDense.wi.weight";
+        assert_eq!(t5(up, false).as_deref(), Some(plain));
+        let gated = "decoder.block.3.layer.2.DenseReluDense.wi_1.weight";
+        assert_eq!(t5(up, true).as_deref(), Some(gated));
+        assert_eq!(
+            t5("dec.blk.0.cross_attn_rel_b.weight", true).as_deref(),
+            Some("")
+        );
+        for name in [
+            "enc.blk.03.attn_q.weight",
+            "enc.blk..attn_q.weight",
+            "enc.blk.0.cross_attn_q.weight",
+        ] {
+            assert_eq!(t5(name, false), None, "{name}");
         }
         let llama = ARCHITECTURES.iter().find(|a| a.name == "llama").unwrap();
         assert_eq!(
-            hugging_face_name(llama, "blk.3.attn_q.weight").as_deref(),
+            hugging_face_name(llama, "blk.3.attn_q.weight", true).as_deref(),
             Some("model.layers.3.self_attn.q_proj.weight")
         );
         for name in [
@@ -283,7 +328,7 @@ mod tests {
             "blk.5000.attn_q.weight",
             "blk",
         ] {
-            assert_eq!(hugging_face_name(llama, name), None, "{name}");
+            assert_eq!(hugging_face_name(llama, name, true), None, "{name}");
         }
     }
 

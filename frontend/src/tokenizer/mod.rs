@@ -9,6 +9,7 @@
 //!
 //! Not here: rendering chat templates and encoding texts (runtime).
 
+pub(crate) mod charsmap;
 mod chat;
 mod older;
 pub(crate) mod piece_merges;
@@ -178,7 +179,7 @@ fn load(file: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
     let refuse = |what: &str| {
         Problem::of(file, format!("not a usable tokenizer: {}", Excerpt(what))).input()
     };
-    // The crate indexes tables of the file (the Precompiled normalizer's among others) without checking them.
+    // The crate indexes tables of the file without checking them.
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(json)?;
         tokenizer.with_padding(None);

@@ -3,19 +3,21 @@
 //! In: the bytes of the file and the model's vocabulary size. Out: the kind of tokenizer and its ids.
 //!
 //! Invariants: ids are unique and inside the vocabulary; merges, scores and the ids of post-processors are of
-//! the right type; the nesting of normalizers and alike is bounded, because the crate tries every variant at
-//! every level.
+//! the right type; tables that normalise texts do not lead outside; the nesting of normalizers and alike is
+//! bounded, because the crate tries every variant at every level.
 //!
 //! Not here: whether the parts fit together; the crate says that when it loads them.
 
 use std::path::Path;
 
-use super::Kind;
+use super::{Kind, charsmap};
 use crate::error::{Excerpt, FrontendError, Problem, Result};
 use crate::json::{Json, Limits, Object};
 use crate::limits;
 
 const PARTS: [&str; 4] = ["normalizer", "pre_tokenizer", "post_processor", "decoder"];
+/// The member that holds SentencePiece's table.
+const CHARSMAP: &str = "precompiled_charsmap";
 const DEPTH: usize = 10;
 const PART_VALUES: usize = 10_000;
 /// Added tokens beyond the model's vocabulary that may be set aside.
@@ -52,6 +54,7 @@ pub fn check(file: &Path, json: &[u8], vocabulary: Option<u32>) -> Result<Struct
                     format!("nested deeper than {DEPTH}, or more than {PART_VALUES} values"),
                 ));
             }
+            check_tables(value).map_err(|what| wrong(part, format!("{CHARSMAP}: {what}")))?;
         }
     }
     let model = match root.get("model") {
@@ -98,6 +101,21 @@ pub fn check(file: &Path, json: &[u8], vocabulary: Option<u32>) -> Result<Struct
         beyond,
         added,
     })
+}
+
+/// Checks the tables that normalise texts.
+fn check_tables(value: &Json) -> Result<(), String> {
+    match value {
+        Json::Array(values) => values.iter().try_for_each(check_tables),
+        Json::Object(members) => members.iter().try_for_each(|(name, value)| match value {
+            Json::String(map) if name == CHARSMAP => {
+                let map = base64::decode(map).map_err(|e| e.to_string())?;
+                charsmap::check(&map)
+            }
+            value => check_tables(value),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn is_bounded(value: &Json, depth: usize, left: &mut usize) -> bool {

@@ -8,7 +8,7 @@ fn main() {
     let folder = std::env::args().nth(1).expect("usage: gguf-seeds FOLDER");
     let folder = std::path::Path::new(&folder);
     std::fs::create_dir_all(folder).unwrap();
-    for arch in ["bert", "gemma3", "llama", "qwen2"] {
+    for arch in ["bert", "gemma3", "llama", "qwen2", "t5"] {
         for (name, ty) in [
             ("f16", (1, 1, 2)),
             ("q4_0", (2, 32, 18)),

@@ -5,7 +5,7 @@ use std::path::Path;
 use llmc_frontend::weights::safetensors::SafetensorsFile;
 use serde_json::Value as Json;
 
-use super::{Gguf, Value, fused};
+use super::{Gguf, Value, fused, t5};
 
 /// How the elements of matrices are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +27,16 @@ impl Gguf {
             "gpt_oss" => "gpt-oss",
             "gemma3_text" => "gemma3",
             "gpt_bigcode" => "starcoder",
+            "t5" => t5::arch(&config),
             other => other,
         };
         gguf.set("general.architecture", arch);
         gguf.set("general.name", "golden");
         gguf.set("general.file_type", Value::U32(0));
-        match fused::has_layer_norms(arch) {
-            true => gguf.layer_norm_keys(arch, &config),
-            false => gguf.hyperparameters(arch, &config),
+        match arch {
+            "t5" | "t5encoder" => gguf.t5_keys(arch, &config),
+            _ if fused::has_layer_norms(arch) => gguf.layer_norm_keys(arch, &config),
+            _ => gguf.hyperparameters(arch, &config),
         }
         if case.join("tokenizer.json").exists() {
             gguf.tokenizer(case, &config);
@@ -143,10 +145,15 @@ impl Gguf {
         let model = &file["model"];
         let mut tokens: Vec<Option<String>> = vec![None; size];
         let mut types = vec![5; size];
-        for (token, id) in model["vocab"].as_object().unwrap() {
-            let id = id.as_u64().unwrap() as usize;
+        let ids = model["vocab"].as_object().into_iter().flatten();
+        let ids = ids.map(|(token, id)| (token.clone(), id.as_u64().unwrap() as usize));
+        // Unigram has pieces and scores instead.
+        let pieces = model["vocab"].as_array().map_or(&[][..], Vec::as_slice);
+        let places = pieces.iter().enumerate();
+        let places = places.map(|(id, piece)| (piece[0].as_str().unwrap().to_owned(), id));
+        for (token, id) in ids.chain(places) {
             let is_byte = token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
-            (tokens[id], types[id]) = (Some(token.clone()), if is_byte { 6 } else { 1 });
+            (tokens[id], types[id]) = (Some(token), if is_byte { 6 } else { 1 });
         }
         for added in file["added_tokens"].as_array().unwrap() {
             let id = added["id"].as_u64().unwrap() as usize;
@@ -204,7 +211,14 @@ impl Gguf {
                 None => merge.as_str().unwrap().to_owned(),
             })
             .collect();
-        if model["type"] == "WordPiece" {
+        if model["type"] == "Unigram" {
+            self.unigram_keys(file);
+            let score = |piece: &Json| piece[1].as_f64().unwrap() as f32;
+            let mut scores: Vec<f32> = pieces.iter().map(score).collect();
+            scores.resize(size, -10000.0);
+            self.set("tokenizer.ggml.scores", Value::F32s(scores));
+            types[model["unk_id"].as_u64().unwrap() as usize] = 2;
+        } else if model["type"] == "WordPiece" {
             self.set("tokenizer.ggml.model", "bert");
             for (token, ty) in tokens.iter_mut().zip(&types).filter(|(_, ty)| **ty == 1) {
                 debug_assert_eq!(*ty, 1);
@@ -307,6 +321,9 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         None => name.to_owned(),
     };
     let (stem, kind) = name.rsplit_once('.').unwrap();
+    if matches!(arch, "t5" | "t5encoder") {
+        return Some(format!("{}.{kind}", t5::name(stem)));
+    }
     let stem = stem
         .trim_start_matches("model.")
         .trim_start_matches("transformer.")

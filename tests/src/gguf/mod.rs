@@ -6,6 +6,7 @@
 mod experts;
 mod fused;
 mod golden;
+mod t5;
 mod tiny;
 
 use std::path::Path;

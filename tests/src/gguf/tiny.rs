@@ -23,6 +23,9 @@ impl Gguf {
     /// The smallest model of an architecture that has everything: one layer, a dozen tokens, weights of `ty`
     /// (ggml's number, with the elements and bytes of its blocks) that are all zero.
     pub fn tiny(arch: &str, (ty, block_len, block_bytes): (u32, u64, u64)) -> Self {
+        if arch == "t5" {
+            return Self::tiny_t5((ty, block_len, block_bytes));
+        }
         let mut gguf = Self::default();
         let TinySizes {
             hidden,

@@ -127,7 +127,10 @@ impl<'g> Fields<'g> {
 
     /// The same under a family's names for the width, the layers, the width between projections, the heads and the
     /// positions.
-    fn common_named(&mut self, [width, layers, inner, heads, positions]: [&str; 5]) -> Result<()> {
+    pub fn common_named(
+        &mut self,
+        [width, layers, inner, heads, positions]: [&str; 5],
+    ) -> Result<()> {
         self.copy(width, "embedding_length")?;
         self.copy(layers, "block_count")?;
         self.copy(inner, "feed_forward_length")?;
@@ -204,7 +207,7 @@ impl<'g> Fields<'g> {
     }
 
     /// These keys, where they are there, are the dimension of a head.
-    fn head_dimensions(&mut self, keys: &[&str]) -> Result<()> {
+    pub fn head_dimensions(&mut self, keys: &[&str]) -> Result<()> {
         let metadata = self.metadata();
         let Some(dim) = self.head_dimension()? else {
             return Ok(());

@@ -23,7 +23,9 @@ use crate::json::Json;
 pub struct Architecture {
     /// Its name, which is the prefix of its keys.
     pub name: &'static str,
-    /// Tensors of the whole model: GGUF's name and Hugging Face's, both without `.weight` and `.bias`.
+    /// Tensors of the whole model, or with `{layer}` for a layer's number: GGUF's name and Hugging Face's, both without
+    /// `.weight` and `.bias`. A name that stands twice is the second where there are gates; what has no name of Hugging
+    /// Face's is read by nobody.
     pub tensors: &'static [(&'static str, &'static str)],
     /// Tensors of a layer, without `blk.N.` there and `model.layers.N.` or alike here. A name that ends in
     /// `.weight` is whole, and so is the other.
@@ -62,6 +64,8 @@ architectures! {
     qwen3moe
     stablelm
     starcoder
+    t5
+    t5encoder
 }
 
 const KEY: &str = "general.architecture";

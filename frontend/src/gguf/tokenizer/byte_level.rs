@@ -36,7 +36,7 @@ pub fn write(tokens: &Vocabulary) -> Result<Value> {
     let parts = Parts {
         normalizer: pre.normalizer(),
         pre_tokenizer: pre.pre_tokenizer(),
-        post_processor: match around.template() {
+        post_processor: match around.template(1) {
             None => byte_level(false),
             Some(template) => {
                 json!({"type": "Sequence", "processors": [byte_level(false), template]})

@@ -5,15 +5,16 @@
 //! Invariants: a key that is not understood is refused by name; a text gets the ids that the model's own
 //! `tokenizer.json` gives it.
 //!
-//! Reading order: [`vocabulary`] reads tokens and their types; [`byte_level`], [`sentence_piece`] and [`word_piece`]
-//! write the file for their kind; [`parts`] is what they share.
+//! Reading order: [`vocabulary`] reads tokens and their types; [`byte_level`], [`sentence_piece`], [`unigram`] and
+//! [`word_piece`] write the file for their kind; [`parts`] is what they share.
 //!
-//! Not here: Unigram (`t5`) and other models, which are refused by name.
+//! Not here: other models, which are refused by name.
 
 mod byte_level;
 mod parts;
 mod pre_tokenizers;
 mod sentence_piece;
+mod unigram;
 mod vocabulary;
 mod word_piece;
 
@@ -42,7 +43,7 @@ const ROLES: [(&str, &str); 7] = [
 ];
 
 /// Keys that are read here or by the parts, and those that change no tokens.
-const KEYS: [&str; 35] = [
+const KEYS: [&str; 36] = [
     "tokenizer.chat_template",
     "tokenizer.chat_templates",
     "tokenizer.ggml.add_bos_token",
@@ -68,6 +69,7 @@ const KEYS: [&str; 35] = [
     "tokenizer.ggml.normalizer.strip_accents",
     "tokenizer.ggml.padding_token_id",
     "tokenizer.ggml.pre",
+    "tokenizer.ggml.precompiled_charsmap",
     "tokenizer.ggml.prefix_token_id",
     "tokenizer.ggml.remove_extra_whitespaces",
     "tokenizer.ggml.scores",
@@ -85,16 +87,20 @@ impl Tokenizer {
     pub fn of_gguf(gguf: &Gguf, vocabulary: Option<u32>) -> Result<Option<Self>> {
         let metadata = gguf.metadata();
         check_keys(metadata)?;
-        let Some(tokens) = Vocabulary::read(metadata)? else {
+        let Some(mut tokens) = Vocabulary::read(metadata)? else {
             return Ok(None);
         };
         tokens.check_size(vocabulary)?;
         let model = metadata.text(MODEL)?;
+        if model != "t5" && metadata.has(unigram::CHARSMAP) {
+            return Err(metadata.refuse(unigram::CHARSMAP, "none beside pieces of the model t5"));
+        }
         let json = match model {
             "bert" => word_piece::write(&tokens)?,
             "gpt2" => byte_level::write(&tokens)?,
             "llama" => sentence_piece::write(&tokens)?,
-            _ => return Err(metadata.refuse(MODEL, "\"bert\", \"gpt2\" or \"llama\"")),
+            "t5" => unigram::write(&mut tokens)?,
+            _ => return Err(metadata.refuse(MODEL, "\"bert\", \"gpt2\", \"llama\" or \"t5\"")),
         };
         let mut tokenizer = Self::of_json(gguf.path(), json.to_string().into_bytes(), vocabulary)?;
         tokenizer.special = specials(&tokens)?;

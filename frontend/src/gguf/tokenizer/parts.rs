@@ -80,8 +80,8 @@ impl Around {
         })
     }
 
-    /// The post-processor that adds them; none if there are none.
-    pub fn template(&self) -> Option<Value> {
+    /// The post-processor that adds them; none if there are none. The second text of a pair has this type.
+    pub fn template(&self, second: u32) -> Option<Value> {
         if self.begin.is_none() && self.end.is_none() {
             return None;
         }
@@ -103,7 +103,7 @@ impl Around {
                 )
             })
             .collect();
-        let pair = [one("A", 0), one("B", 1)].concat();
+        let pair = [one("A", 0), one("B", second)].concat();
         Some(json!({
             "type": "TemplateProcessing",
             "single": one("A", 0),

@@ -11,15 +11,12 @@ use super::vocabulary::{TokenType, Vocabulary};
 use crate::error::Result;
 use crate::tokenizer::piece_merges::{self, Piece};
 
-const SCORES: &str = "tokenizer.ggml.scores";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 
 /// The `tokenizer.json`.
 pub fn write(tokens: &Vocabulary) -> Result<Value> {
     let metadata = tokens.metadata;
-    if !tokens.has_scores() {
-        return Err(metadata.wrong(SCORES, "a number for each token"));
-    }
+    tokens.check_scores()?;
     let squeeze = "tokenizer.ggml.remove_extra_whitespaces";
     if metadata.optional_flag(squeeze)? == Some(true) {
         return Err(metadata.refuse(squeeze, "false"));
@@ -27,13 +24,7 @@ pub fn write(tokens: &Vocabulary) -> Result<Value> {
     let prefix = metadata
         .optional_flag("tokenizer.ggml.add_space_prefix")?
         .unwrap_or(true);
-    let unknown = match tokens.id("tokenizer.ggml.unknown_token_id")? {
-        Some(id) => Some(id),
-        None => tokens
-            .used()
-            .find(|(_, ty)| *ty == TokenType::Unknown)
-            .map(|(id, _)| id),
-    };
+    let unknown = tokens.unknown()?;
     let text = |id: u32| spelling(tokens, id);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
     let mut decoders = vec![
@@ -62,7 +53,7 @@ pub fn write(tokens: &Vocabulary) -> Result<Value> {
             }),
         },
         post_processor: Around::read(tokens, (true, false))?
-            .template()
+            .template(1)
             .unwrap_or(Value::Null),
         decoder: json!({"type": "Sequence", "decoders": decoders}),
     };

@@ -5,6 +5,7 @@
 //! Invariants: the three lists are of one length; types are known; a token that is used has a text that no other
 //! used token has; tokens that nobody uses are left out of the tokenizer.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::error::{Excerpt, Result};
@@ -53,7 +54,7 @@ impl TokenType {
 pub struct Vocabulary<'g> {
     /// The file.
     pub metadata: &'g Metadata,
-    tokens: Vec<&'g str>,
+    tokens: Vec<Cow<'g, str>>,
     types: Vec<TokenType>,
     scores: Option<Vec<f32>>,
 }
@@ -102,7 +103,7 @@ impl<'g> Vocabulary<'g> {
         }
         Ok(Some(Self {
             metadata,
-            tokens,
+            tokens: tokens.into_iter().map(Cow::Borrowed).collect(),
             types,
             scores,
         }))
@@ -131,9 +132,33 @@ impl<'g> Vocabulary<'g> {
         Ok(id.filter(|id| (*id as usize) < self.tokens.len()))
     }
 
+    /// The id of the token that stands for what is no other: the one that the file names, else the first of its type.
+    pub fn unknown(&self) -> Result<Option<u32>> {
+        let named = self.id("tokenizer.ggml.unknown_token_id")?;
+        let mut used = self.used();
+        Ok(named.or_else(|| {
+            used.find(|(_, ty)| *ty == TokenType::Unknown)
+                .map(|(id, _)| id)
+        }))
+    }
+
+    /// Tokens, the unused ones among them.
+    pub fn size(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    /// Says otherwise than the file what a token is; it has no score then.
+    pub fn set(&mut self, id: u32, text: String, ty: TokenType) {
+        let at = id as usize;
+        (self.tokens[at], self.types[at]) = (text.into(), ty);
+        if let Some(scores) = &mut self.scores {
+            scores[at] = 0.0;
+        }
+    }
+
     /// The text of a token as it stands in the file.
-    pub fn token(&self, id: u32) -> &'g str {
-        self.tokens.get(id as usize).copied().unwrap_or_default()
+    pub fn token(&self, id: u32) -> &str {
+        self.tokens.get(id as usize).map_or("", |text| text)
     }
 
     /// The same, to keep.
@@ -158,9 +183,21 @@ impl<'g> Vocabulary<'g> {
             .unwrap_or(0.0)
     }
 
-    /// Whether there are scores.
-    pub fn has_scores(&self) -> bool {
-        self.scores.is_some()
+    /// An error unless every token has a score that is a number.
+    pub fn check_scores(&self) -> Result<()> {
+        let Some(scores) = &self.scores else {
+            return Err(self.metadata.wrong(SCORES, "a number for each token"));
+        };
+        match scores.iter().position(|score| !score.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let what = format!("found {}, expected a finite number", scores[at]);
+                Err(self
+                    .metadata
+                    .problem(&format!("{SCORES}[{at}]"), what)
+                    .input())
+            }
+        }
     }
 
     /// All tokens but the unused ones: id and type.
@@ -170,7 +207,7 @@ impl<'g> Vocabulary<'g> {
     }
 
     /// The tokens that are looked for in texts before anything else: id and text.
-    pub fn added(&self) -> impl Iterator<Item = (u32, &'g str)> {
+    pub fn added(&self) -> impl Iterator<Item = (u32, &str)> {
         let is_added = |ty| {
             matches!(
                 ty,
