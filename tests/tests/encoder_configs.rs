@@ -96,3 +96,46 @@ fn bert_base_compiles_and_runs() {
         );
     }
 }
+
+/// The same as a sentence encoder, with a tokenizer of few tokens.
+#[test]
+fn bert_base_embeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::copy(config("bert-base"), path("config.json")).unwrap();
+    let tokenizer = golden::root().join("tokenizers/bert");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(tokenizer.join(name), path(name)).unwrap();
+    }
+    let module = |index: u32, path: &str, kind: &str| {
+        let ty = format!("sentence_transformers.models.{kind}");
+        json!({"idx": index, "name": index.to_string(), "path": path, "type": ty})
+    };
+    let modules = json!([
+        module(0, "", "Transformer"),
+        module(1, "1_Pooling", "Pooling")
+    ]);
+    std::fs::write(path("modules.json"), modules.to_string()).unwrap();
+    std::fs::create_dir(path("1_Pooling")).unwrap();
+    let pooling = json!({"word_embedding_dimension": 768, "pooling_mode_mean_tokens": true});
+    std::fs::write(path("1_Pooling/config.json"), pooling.to_string()).unwrap();
+    let flags = ["--random-weights", "1", "--target-cpu", "native"];
+    let model = binaries::compile(folder.path(), &flags);
+    let texts = ["The fox is quick.", "A time"];
+    let lines = binaries::ok(&model.exe, &[&["embed"][..], &texts].concat());
+    let lines: Vec<Vec<f32>> = lines
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let row = line["embedding"].as_array().unwrap().iter();
+            row.map(|x| x.as_f64().unwrap() as f32).collect()
+        })
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert!(
+        lines
+            .iter()
+            .all(|row| row.len() == 768 && row.iter().all(|x| x.is_finite()))
+    );
+    assert_ne!(lines[0], lines[1]);
+}

@@ -5,6 +5,7 @@ use llmc_tests::{
     golden, model_copy,
 };
 use serde_json::{Value, json};
+use std::path::Path;
 
 const TEXT: &str = "The weather today is warm.";
 
@@ -163,4 +164,42 @@ fn made_up_weights() {
     ok(&llmc(), &args);
     let bench = ok(&exe, &["bench", "-p", "40", "-n", "3", "-r", "1", "--json"]);
     assert_eq!(bench.lines().count(), 2, "{bench}");
+}
+
+/// Flan-T5 base at its full depth, with made-up weights and a tokenizer of few tokens.
+#[test]
+#[ignore = "a large model: make test-full"]
+fn flan_t5_base_translates() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("flan-t5-base.json");
+    std::fs::copy(configs.join("flan-t5-base.json"), &config).unwrap();
+    let prefix = json!({"prefix": "translate English to German: "});
+    let tasks = json!({"task_specific_params": {"translation_en_to_de": prefix}});
+    model_copy::edit(&config, tasks);
+    let tokenizer = golden::root().join("tokenizers/t5");
+    let flags = [
+        "--random-weights",
+        "1",
+        "--quant",
+        "q8_0",
+        "--target-cpu",
+        "native",
+    ];
+    let tokenizer = ["--tokenizer", tokenizer.to_str().unwrap()];
+    let model = binaries::compile(&config, &[&flags[..], &tokenizer].concat());
+    let args = [
+        "generate",
+        TEXT,
+        "-n",
+        "20",
+        "--ids",
+        "--ignore-eos",
+        "--quiet",
+    ];
+    let ids = ok(&model.exe, &args);
+    assert_eq!(ids.split_whitespace().count(), 20, "{ids}");
+    let lines = ok(&model.exe, &["translate", TEXT, TEXT, "-n", "20"]);
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(lines.len() == 2 && lines[0] == lines[1], "{lines:?}");
 }
