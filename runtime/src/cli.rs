@@ -1,6 +1,6 @@
 //! The command line of a compiled model, the same for every model.
 //!
-//! Input: arguments. Output: a parsed [`Cli`], or clap's message. Tasks that a model may lack are
+//! Input: arguments. Output: a parsed [`Cli`], or clap's message. Tasks that a model lacks are not listed, but
 //! parsed all the same, so that they are refused by name. Not here: running anything.
 
 use crate::answer::AnswerArgs;
@@ -19,6 +19,7 @@ use crate::rewrite::{RewriteArgs, TranslateArgs};
 use crate::tag::TagArgs;
 use crate::text_tools::{DetokenizeArgs, TokenizeArgs};
 use crate::threads::MAX_THREADS;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 
@@ -109,15 +110,37 @@ pub struct Rest {
     pub rest: Vec<OsString>,
 }
 
-/// The command, under the executable's own name.
-pub fn command(name: &str) -> clap::Command {
-    Cli::command().bin_name(name)
+/// The command, under the executable's own name; help lists these tasks alone, where they are known.
+pub fn command(name: &str, tasks: Option<&[&str]>) -> clap::Command {
+    let command = Cli::command().bin_name(name);
+    let Some(tasks) = tasks else {
+        return command;
+    };
+    let has = |task: &str| match task {
+        "info" => true,
+        // Both run made-up tokens.
+        "profile" => tasks.contains(&"bench"),
+        task => tasks.contains(&task),
+    };
+    command.mut_subcommands(|task| match has(task.get_name()) {
+        true => task,
+        false => task.hide(true),
+    })
 }
 
-/// Parses the arguments that follow the executable's name.
-pub fn parse(name: &str, args: &[OsString]) -> Result<Cli, clap::Error> {
-    let line = std::iter::once(OsString::from(name)).chain(args.iter().cloned());
-    Cli::from_arg_matches(&command(name).try_get_matches_from(line)?)
+/// Parses the arguments that follow the executable's name; where they ask for help, asks for the model's tasks.
+pub fn parse(
+    name: &str,
+    args: &[OsString],
+    tasks: &dyn Fn() -> Option<Vec<&'static str>>,
+) -> Result<Cli, clap::Error> {
+    let line = || std::iter::once(OsString::from(name)).chain(args.iter().cloned());
+    let mut parsed = command(name, None).try_get_matches_from(line());
+    let asks_for_help = |e: &clap::Error| e.kind() == ErrorKind::DisplayHelp;
+    if parsed.as_ref().is_err_and(asks_for_help) {
+        parsed = command(name, tasks().as_deref()).try_get_matches_from(line());
+    }
+    Cli::from_arg_matches(&parsed?)
 }
 
 #[cfg(test)]
@@ -126,12 +149,26 @@ mod tests {
 
     fn check(line: &str) -> Result<Cli, i32> {
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        parse("m", &args).map_err(|e| e.exit_code())
+        parse("m", &args, &|| None).map_err(|e| e.exit_code())
     }
 
     #[test]
     fn the_command_is_consistent() {
-        command("m").debug_assert();
+        command("m", None).debug_assert();
+        command("m", Some(&[])).debug_assert();
+    }
+
+    #[test]
+    fn help_lists_what_the_model_has() {
+        let tasks = || Some(vec!["embed", "infer"]);
+        let help = command("m", tasks().as_deref()).render_help().to_string();
+        let is_listed = |task: &&str| help.contains(&format!("\n  {task} "));
+        assert!(["embed", "infer", "info"].iter().all(&is_listed));
+        let lacks = ["generate", "caption", "profile", "tokenize"];
+        assert!(!lacks.iter().any(is_listed), "{help}");
+        let e = parse("m", &["--help".into()], &tasks).unwrap_err();
+        assert_eq!(e.to_string(), help);
+        assert!(parse("m", &["generate".into(), "x".into()], &tasks).is_ok());
     }
 
     #[test]

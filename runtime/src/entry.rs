@@ -56,7 +56,23 @@ pub fn run(program: &Program, exe: &Path, name: &OsString, args: &[OsString]) ->
         .to_string_lossy()
         .into_owned();
     let timings = Timings::default();
-    let cli = match cli::parse(&name, args) {
+    // Of a broken payload help knows no tasks, and lists all.
+    let tasks = || {
+        let payload = Payload::open(exe).ok()?;
+        let session = Session {
+            manifest: &payload.manifest,
+            tokenizer: payload.tokenizer(),
+            weights: payload.weights(),
+            steps: &[],
+            level: 0,
+            threads: 1,
+            quiet: true,
+            timings: &timings,
+            tell_timings: false,
+        };
+        Some(info::tasks(&session))
+    };
+    let cli = match cli::parse(&name, args, &tasks) {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
@@ -118,7 +134,10 @@ fn start(
             payload.warm();
             chat::chat(&session, &chat::ChatArgs::default(), &mut input, out)
         }
-        None => write!(out, "{}", cli::command(name).render_help()).map_err(written),
+        None => {
+            let tasks = info::tasks(&session);
+            write!(out, "{}", cli::command(name, Some(&tasks)).render_help()).map_err(written)
+        }
         Some(Task::Generate(args)) => {
             payload.warm();
             generate::generate(&session, &args, &mut input, out)

@@ -167,6 +167,16 @@ fn what_a_model_lacks_is_refused() {
         refused(&model, call, &format!("has no task `{}`", call[0]));
     }
     refused(&model, &["fill-mask", "a"], "holds no [MASK]");
+    let help = binaries::ok(&model.exe, &["--help"]);
+    let is_listed = |task: &str| help.contains(&format!("\n  {task} "));
+    assert!(calls.iter().all(|call| !is_listed(call[0])), "{help}");
+    assert!(
+        ["fill-mask", "infer", "info", "tokenize"]
+            .iter()
+            .all(|task| is_listed(task)),
+        "{help}"
+    );
+    assert_eq!(help, binaries::ok(&model.exe, &[]));
     let model = compile("bert_seqcls");
     refused(&model, &["fill-mask", "a"], "has no task `fill-mask`");
     refused(&model, &["rerank", "a", "b"], "gives 3 labels");
