@@ -1,8 +1,8 @@
 //! `classify`: labels for each text or picture.
 //!
-//! Input: texts, or files of pictures. Output: the best labels of each with their scores, as a line of text or as a JSON line
+//! Input: texts, pairs of texts, or files of pictures. Output: the best labels of each with their scores, as a line of text or as a JSON line
 //! `{"labels": [{"label", "score"}, …]}`. One label where labels exclude each other, else all of them,
-//! unless `--top-k` says how many. Texts that are too long are cut.
+//! unless `--top-k` says how many. Texts that are too long are cut, the longer one of a pair first.
 
 use crate::scores::{greatest, scores};
 use crate::session::Session;
@@ -19,12 +19,37 @@ use std::path::Path;
 pub struct ClassifyArgs {
     #[command(flatten)]
     pub texts: Texts,
+    /// A second text to each, where the model was made for pairs
+    #[arg(long, value_name = "TEXT", conflicts_with = "pairs")]
+    pub pair: Option<String>,
+    /// Each text is two, with a tab between
+    #[arg(long)]
+    pub pairs: bool,
     /// Labels of each text [default: 1, or all where several may hold]
     #[arg(long, value_name = "N")]
     pub top_k: Option<usize>,
     /// Print JSON lines; always for texts of standard input
     #[arg(long)]
     pub json: bool,
+}
+
+impl ClassifyArgs {
+    /// A text and what stands beside it.
+    fn split<'t>(&'t self, text: &'t str) -> Result<(&'t str, Option<&'t str>)> {
+        if !self.pairs {
+            return Ok((text, self.pair.as_deref()));
+        }
+        let two = text
+            .split_once('\t')
+            .filter(|(_, second)| !second.contains('\t'));
+        let (text, pair) = two.ok_or_else(|| {
+            let tabs = text.matches('\t').count();
+            Error::Input(format!(
+                "--pairs: found a text with {tabs} tabs, expected one"
+            ))
+        })?;
+        Ok((text, Some(pair)))
+    }
 }
 
 #[derive(Serialize)]
@@ -54,7 +79,8 @@ pub fn classify(
     let tools = session.text_tools()?;
     let encode = |text: &str| -> Result<Item<()>> {
         let limit = session.max_input();
-        let (windows, cut) = tools.tokenizer.windows(text, None, limit, Overlong::Cut)?;
+        let (text, pair) = args.split(text)?;
+        let (windows, cut) = tools.tokenizer.windows(text, pair, limit, Overlong::Cut)?;
         let inputs = windows.iter().map(|w| Input::of(session, w));
         Ok(Item {
             inputs: inputs.collect::<Result<_>>()?,
@@ -113,6 +139,11 @@ fn classify_pictures(
     out: &mut dyn Write,
 ) -> Result<()> {
     let (head, _) = session.head(HeadTask::ImageClassification, "logits", "classify")?;
+    if args.pair.is_some() || args.pairs {
+        return Err(Error::Usage(
+            "--pair, --pairs: this model classifies pictures".into(),
+        ));
+    }
     let told = (count(args, head), args.json || args.texts.are_lines());
     let mut engine = session.engine(0, session.max_input(), false)?;
     args.texts.each(input, &mut |name| {

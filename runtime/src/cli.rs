@@ -195,6 +195,8 @@ mod tests {
             "verify",
             "embed a --dimensions 64",
             "classify a b --top-k 3 --json",
+            "classify a b --pair c",
+            "classify - --pairs",
             "classify",
             "tag - --aggregation none --stride 5",
             "fill-mask x --top-k 2",
@@ -224,6 +226,7 @@ mod tests {
             "detokenize",
             "perplexity",
             "rerank",
+            "classify a --pair b --pairs",
             "tag x --aggregation nonsense",
             "bench -r 0",
         ] {

@@ -10,6 +10,7 @@ use std::{
 use llmc_tests::{
     binaries::{self, Compiled},
     golden::{self, Case},
+    golden_run,
 };
 use serde_json::Value;
 
@@ -139,6 +140,122 @@ fn relevance() {
 #[test]
 fn entities() {
     check("roberta_tags");
+}
+
+/// Pairs of texts, by every way to give them: the scores of the tokens of both.
+#[test]
+fn pairs() {
+    check_pairs("bert_seqcls");
+    check_pairs("deberta_v3_seqcls");
+}
+
+fn check_pairs(name: &str) {
+    let case = golden::cases(&[name]).remove(0);
+    let model = binaries::compile(&case.dir, &["--target-cpu", "x86-64-v3"]);
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(case.dir.join("config.json")).unwrap()).unwrap();
+    let limit = {
+        let info: Value =
+            serde_json::from_str(&binaries::ok(&model.exe, &["info", "--json"])).unwrap();
+        info["limits"]["context"].as_u64().unwrap() as usize
+    };
+    let encode = |text: &str, pair: &str| -> [Vec<i64>; 2] {
+        let line = serde_json::json!({"text": text, "pair": pair}).to_string();
+        let found: Value =
+            serde_json::from_str(&piped(&model, &["tokenize", "--jsonl"], &line)).unwrap();
+        ["ids", "type_ids"].map(|key| {
+            let ids = found[key].as_array().unwrap().iter();
+            ids.map(|id| id.as_i64().unwrap()).collect()
+        })
+    };
+    // What `infer` gives for the tokens of a pair, as scores.
+    let computed = |[ids, types]: [Vec<i64>; 2]| -> Vec<f64> {
+        let shape = [1, ids.len()];
+        let mut inputs = vec![("input_ids", ids), ("token_type_ids", types)];
+        inputs.truncate(if config["type_vocab_size"] == 0 { 1 } else { 2 });
+        let inputs = inputs.into_iter();
+        let inputs = inputs.map(|(name, ids)| (name.to_string(), golden::Tensor::i64(&shape, ids)));
+        let logits = &golden_run::infer(&model, &inputs.collect(), &[])["logits"];
+        let logits: Vec<f64> = logits.floats().iter().map(|x| f64::from(*x)).collect();
+        let exp: Vec<f64> = logits.iter().map(|x| x.exp()).collect();
+        exp.iter().map(|x| x / exp.iter().sum::<f64>()).collect()
+    };
+    let label = |at: usize| config["id2label"][at.to_string()].as_str().unwrap();
+    let check = |printed: &str, expected: &[Vec<f64>]| {
+        assert_eq!(printed.lines().count(), expected.len(), "{printed}");
+        for (line, expected) in printed.lines().zip(expected) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let labels = line["labels"].as_array().unwrap();
+            assert_eq!(labels.len(), expected.len());
+            for (at, score) in expected.iter().enumerate() {
+                let found = labels.iter().find(|l| l["label"] == label(at)).unwrap();
+                let found = found["score"].as_f64().unwrap();
+                assert!(
+                    (found - score).abs() < 1e-6,
+                    "{line}: {score} of {}",
+                    label(at)
+                );
+            }
+        }
+    };
+    let texts = ["The fox is quick.", "A time", "Once upon"];
+    let pair = "It was the best of times.";
+    let expected = texts.map(|text| computed(encode(text, pair)));
+    assert!(
+        texts
+            .iter()
+            .zip(&expected)
+            .all(|(text, e)| *e != computed(encode(pair, text)))
+    );
+    let args = ["classify", "--json", "--top-k", "9", "--quiet"];
+    let all = [&args[..], &["--pair", pair], &texts].concat();
+    check(&binaries::ok(&model.exe, &all), &expected);
+    let tabbed = texts.map(|text| format!("{text}\t{pair}"));
+    check(
+        &piped(
+            &model,
+            &[&args[..], &["--pairs"]].concat(),
+            &tabbed.join("\n"),
+        ),
+        &expected,
+    );
+    check(
+        &piped(
+            &model,
+            &[&args[..], &["--pair", pair]].concat(),
+            &texts.join("\n"),
+        ),
+        &expected,
+    );
+
+    // Too long: the longer text is cut, and it is said once.
+    let long = "The quick brown fox jumps over the lazy dog. ".repeat(50);
+    let [mut ids, mut types] = encode(texts[0], &long);
+    assert!(ids.len() > limit);
+    let end = ids.len() - 1;
+    ids.drain(limit - 1..end);
+    types.drain(limit - 1..end);
+    let line = format!("{}\t{long}", texts[0]);
+    let out = binaries::run(
+        &model.exe,
+        &[&args[..4], &["--pairs", &line, &line]].concat(),
+    );
+    check(
+        &String::from_utf8(out.stdout).unwrap(),
+        &vec![computed([ids, types]); 2],
+    );
+    let warning = format!("texts of more than {limit} tokens are cut to {limit}\n");
+    assert_eq!(String::from_utf8(out.stderr).unwrap(), warning);
+
+    for (text, tabs) in [("a", 0), ("a\tb\tc", 2)] {
+        let out = binaries::run(&model.exe, &["classify", "--pairs", text]);
+        let message = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{message}");
+        assert!(
+            message.contains(&format!("found a text with {tabs} tabs")),
+            "{message}"
+        );
+    }
 }
 
 /// A model refuses the tasks of other heads by name, and texts that it can do nothing with.
