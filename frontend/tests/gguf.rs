@@ -414,6 +414,39 @@ fn a_head_that_is_a_copy_of_the_token_table_is_the_table() {
     assert_eq!(heads(&path), 1);
 }
 
+/// What the converter keeps of old checkpoints of T5: a table that nobody reads, and a head that is the token table,
+/// before which states are divided as without it.
+#[test]
+fn leftovers_of_t5_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut file = Gguf::of_golden(&golden("models").join("t5_v1_0"), Elements::F32);
+    file.write(&path);
+    let plain = text(&open(&path).1);
+    let copy = |file: &mut Gguf, from: &str, to: &str| {
+        let mut tensor = file.tensor(from).clone();
+        tensor.name = to.into();
+        file.tensors.push(tensor);
+    };
+    copy(
+        &mut file,
+        "dec.blk.0.attn_rel_b.weight",
+        "dec.blk.0.cross_attn_rel_b.weight",
+    );
+    copy(&mut file, "token_embd.weight", "output.weight");
+    file.write(&path);
+    assert_eq!(text(&open(&path).1), plain);
+    file.tensor("output.weight").data[3] ^= 1;
+    file.write(&path);
+    let own = text(&open(&path).1);
+    assert!(own.contains("lm_head") && !plain.contains("lm_head"));
+    assert_eq!(
+        own.matches("scale").count() + 1,
+        plain.matches("scale").count(),
+        "{own}"
+    );
+}
+
 #[test]
 fn magic_tells_where_the_name_does_not() {
     let folder = tempfile::tempdir().unwrap();
