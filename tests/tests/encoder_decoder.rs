@@ -168,7 +168,6 @@ fn made_up_weights() {
 
 /// Flan-T5 base at its full depth, with made-up weights and a tokenizer of few tokens.
 #[test]
-#[ignore = "a large model: make test-full"]
 fn flan_t5_base_translates() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs");
     let folder = tempfile::tempdir().unwrap();
