@@ -296,6 +296,26 @@ impl Config {
         }
     }
 
+    /// A section, which may be missing; fields that are missing in it have these values.
+    pub fn section_or(&self, field: &str, defaults: &[(&str, u32)]) -> Result<Config> {
+        let section = match self.section(field)? {
+            Some(section) => section,
+            None => Config {
+                at: format!("{}{field}.", self.at),
+                members: Arc::default(),
+                ..self.clone()
+            },
+        };
+        let mut members = Object::clone(&section.members);
+        for (field, value) in defaults.iter().filter(|(field, _)| !section.has(field)) {
+            members.insert((*field).to_owned(), Json::Number((*value).into()));
+        }
+        Ok(Config {
+            members: Arc::new(members),
+            ..section
+        })
+    }
+
     /// One id, a list of ids, or nothing; each below `vocabulary`.
     pub fn token_ids(&self, field: &str, vocabulary: u32) -> Result<Vec<u32>> {
         let expected = format!("a token id below {vocabulary}, or an array of them");

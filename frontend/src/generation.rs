@@ -51,8 +51,14 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Reads `generation_config.json` beside `config.json`; what it leaves open comes from `config`.
-    pub fn open(folder: &Path, config: &Config, vocabulary: u32) -> Result<Self> {
+    /// Reads `generation_config.json` beside `config.json`; ids that it leaves open come from `config`, or from the
+    /// configuration of the language model in it.
+    pub fn open(
+        folder: &Path,
+        config: &Config,
+        text: Option<&Config>,
+        vocabulary: u32,
+    ) -> Result<Self> {
         let path = folder.join("generation_config.json");
         let own = if path.exists() {
             Some(Config::read(&path)?)
@@ -60,17 +66,14 @@ impl Generation {
             None
         };
         let first = own.as_ref().unwrap_or(config);
-        let ids = |field: &str| {
-            let c = if first.has(field) { first } else { config };
-            c.token_ids(field, vocabulary)
-        };
+        let all = [Some(first), Some(config), text];
+        let with = |field: &str| all.into_iter().flatten().find(|c| c.has(field));
+        let ids = |field: &str| with(field).unwrap_or(config).token_ids(field, vocabulary);
         let id = |field: &str| -> Result<Option<u32>> { Ok(ids(field)?.first().copied()) };
         // Old configurations say −1, or one past the vocabulary, for a model without padding.
-        let pad = [first, config]
-            .iter()
-            .find_map(|c| c.get("pad_token_id"))
-            .and_then(Json::as_u64);
+        let pad = with("pad_token_id").and_then(|c| c.get("pad_token_id"));
         let pad = pad
+            .and_then(Json::as_u64)
             .and_then(|id| u32::try_from(id).ok())
             .filter(|id| *id < vocabulary);
         Ok(Self {

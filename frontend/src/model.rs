@@ -15,7 +15,7 @@ use llmc_ir::{DType, Module};
 
 use crate::blocks::{Blueprint, Catalog, Classes, Graph, Grid, TaskHead, TextEnd, Wanted};
 use crate::config::ModelType;
-use crate::error::{Problem, Result};
+use crate::error::{FrontendError, Problem, Result};
 use crate::labels::Labels;
 use crate::model_dir::ModelDir;
 use crate::models::{self, Request, Task};
@@ -80,6 +80,8 @@ pub struct Pictures {
     pub preprocessor: Option<Preprocessor>,
     /// Where texts and pictures are compared: what their products are multiplied with, and where texts end.
     pub similarity: Option<(f32, TextEnd)>,
+    /// Where pictures stand in texts: the token that does, and how many of them a picture is.
+    pub tokens: Option<(u32, u32)>,
 }
 
 impl Model {
@@ -126,7 +128,7 @@ impl Model {
                     source: &*source,
                     prefix: family.prefix,
                 };
-                untie(&mut blueprint, &naming)?;
+                untie(&mut blueprint, &naming, "")?;
                 let (module, wanted) = lower(&blueprint, &naming)?;
                 let names = (family.name, family.prefix);
                 (
@@ -135,7 +137,7 @@ impl Model {
                 )
             }
         };
-        let (kind, hidden_size, embeddings) = match &blueprint {
+        let (kind, hidden_size, embeddings) = match blueprint.language() {
             Blueprint::Decoder(decoder) => {
                 (Kind::Decoder, decoder.hidden, Some(&decoder.embeddings))
             }
@@ -153,6 +155,10 @@ impl Model {
             Blueprint::Dual(model) => {
                 let text = &model.text;
                 (Kind::Encoder, text.hidden, Some(&text.embeddings))
+            }
+            Blueprint::Pictured(_) => {
+                let what = "a language model that is told pictures inside of another";
+                return Err(FrontendError::Bug(what.into()));
             }
         };
         let pictures = pictures(&blueprint, &weights, dir)?;
@@ -186,15 +192,12 @@ fn check_preprocessor(blueprint: &Blueprint, dir: &ModelDir) -> Result<()> {
     let Some(preprocessor) = &dir.preprocessor else {
         return Ok(());
     };
-    match blueprint {
-        Blueprint::Decoder(_) | Blueprint::Encoder(_) | Blueprint::EncoderDecoder(_) => Ok(()),
-        Blueprint::Vision(vision) => preprocessor.check_size(vision.grid.image, &dir.config),
-        Blueprint::Dual(model) => {
-            let section = dir.config.section("vision_config")?;
-            let at = section.as_ref().unwrap_or(&dir.config);
-            preprocessor.check_size(model.vision.grid.image, at)
-        }
-    }
+    let Some((vision, section)) = blueprint.vision() else {
+        return Ok(());
+    };
+    let section = section.map(|name| dir.config.section_or(name, &[]));
+    let section = section.transpose()?;
+    preprocessor.check_size(vision.grid.image, section.as_ref().unwrap_or(&dir.config))
 }
 
 fn pictures(
@@ -202,24 +205,29 @@ fn pictures(
     weights: &BoundWeights,
     dir: &ModelDir,
 ) -> Result<Option<Pictures>> {
-    let (grid, similarity) = match blueprint {
-        Blueprint::Decoder(_) | Blueprint::Encoder(_) | Blueprint::EncoderDecoder(_) => {
-            return Ok(None);
-        }
-        Blueprint::Vision(vision) => (vision.grid, None),
+    let Some((vision, _)) = blueprint.vision() else {
+        return Ok(None);
+    };
+    let similarity = match blueprint {
         Blueprint::Dual(model) => {
             let scale = weights.scalar(model.scale)?.exp();
             if !scale.is_finite() {
                 let what = format!("its exponential is {scale}, expected a finite number");
                 return Err(Problem::new(what).field(model.scale).input());
             }
-            (model.vision.grid, Some((scale, model.text.end)))
+            Some((scale, model.text.end))
         }
+        _ => None,
+    };
+    let tokens = match blueprint {
+        Blueprint::Pictured(model) => Some((model.token, model.qformer.count)),
+        _ => None,
     };
     Ok(Some(Pictures {
-        grid,
+        grid: vision.grid,
         preprocessor: dir.preprocessor.clone(),
         similarity,
+        tokens,
     }))
 }
 
@@ -277,9 +285,11 @@ fn write(
     }
 }
 
-/// Gives the head its own matrix if the checkpoint has one that differs from the token table.
-fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
+/// Gives the head its own matrix if the checkpoint has one that differs from the token table. Tensors' names begin
+/// with `prefix`.
+fn untie(blueprint: &mut Blueprint, naming: &Naming, prefix: &str) -> Result<()> {
     let (head, tokens) = match blueprint {
+        Blueprint::Pictured(model) => return untie(&mut model.language, naming, model.prefix),
         Blueprint::Decoder(decoder) => {
             let head = decoder.head.as_mut().map(|head| &mut head.tensor);
             (head, decoder.embeddings.tokens.tensor)
@@ -300,7 +310,11 @@ fn untie(blueprint: &mut Blueprint, naming: &Naming) -> Result<()> {
         }
     };
     if let Some(head) = head.filter(|tensor| tensor.is_none())
-        && differs(naming, HEAD, tokens)?
+        && differs(
+            naming,
+            &format!("{prefix}{HEAD}"),
+            &format!("{prefix}{tokens}"),
+        )?
     {
         *head = Some(HEAD);
     }

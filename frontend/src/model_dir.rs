@@ -89,6 +89,7 @@ impl ModelDir {
         let generation = Generation::open(
             &folder,
             &config,
+            crate::models::text_config(&config)?.as_ref(),
             vocabulary.unwrap_or(crate::limits::VOCABULARY),
         )?;
         let tokenizer = open_tokenizer(&folder, overrides.tokenizer.as_deref(), vocabulary)?;

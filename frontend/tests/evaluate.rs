@@ -67,6 +67,7 @@ fn check(case: &str, folder: &Path) -> usize {
             ids,
             mask: mask.clone(),
             types: optional("token_type_ids"),
+            ..Batch::default()
         };
         let generate = generated.as_ref().map(|(shape, _)| shape[1] as usize);
         let options = InferOptions {
@@ -212,8 +213,7 @@ fn gguf_files_pool_sentences() {
             rows: 1,
             len: 4,
             ids: vec![2, 17, 30, 3],
-            mask: None,
-            types: None,
+            ..Batch::default()
         };
         let found = infer(&mut evaluator, &batch, &InferOptions::default()).unwrap();
         found.tensors["sentence_embedding"].data.clone()

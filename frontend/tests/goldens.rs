@@ -64,8 +64,10 @@ fn tokenizers_load() {
     }
 }
 
-const IN_SCOPE: [&str; 34] = [
+const IN_SCOPE: [&str; 36] = [
     "bert_base",
+    "blip2_opt",
+    "blip2_t5",
     "deberta_v1_mlm",
     "deberta_v1_seqcls",
     "deberta_v2_conv",
@@ -142,9 +144,9 @@ fn check_module(case: &str, model: &Model) {
     let parsed = llmc_ir::parse(&text).unwrap_or_else(|e| panic!("{case}: {e:?}\n{text}"));
     assert_eq!(parsed, model.module, "{case}");
     let mut wanted = std::collections::BTreeMap::new();
-    for (class, slot) in
-        std::iter::once((None, 0)).chain(model.module.layers().iter().map(|(c, s)| (Some(c), *s)))
-    {
+    let repeats = model.module.funcs.iter().flat_map(llmc_ir::Func::repeats);
+    let layers = repeats.flat_map(|r| r.layers.iter().map(|(c, s)| (Some(c), *s)));
+    for (class, slot) in std::iter::once((None, 0)).chain(layers) {
         let layer = class.and_then(|class| model.module.layer_of(class, slot));
         for (i, weight) in model.module.weights.iter().enumerate() {
             let stacked = weight

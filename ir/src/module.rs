@@ -220,6 +220,20 @@ impl Source {
         }
     }
 
+    /// Changes the name pattern of every tensor that the weight depends on.
+    pub fn rename(&mut self, of: impl Fn(&str) -> String) {
+        let mut parts: Vec<&mut SourcePart> = self.parts.iter_mut().collect();
+        if let Some(p) = &mut self.projected {
+            parts.extend(p.matrix.iter_mut().chain(&mut p.bias));
+            if let Some(n) = &mut p.norm {
+                (n.weight, n.bias) = (of(&n.weight), of(&n.bias));
+            }
+        }
+        parts
+            .into_iter()
+            .for_each(|part| part.name = of(&part.name));
+    }
+
     /// Every tensor's name pattern that the weight depends on.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         let through = self.projected.iter().flat_map(|p| {

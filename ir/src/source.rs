@@ -28,7 +28,7 @@ pub trait TensorSource: Sync {
 }
 
 /// A source pattern with the absolute layer filled in: `{layer}`, or where groups of layers are numbered
-/// `{layer/2}` (the group) and `{layer%2}` (the layer within it).
+/// `{layer/2}` (the group) and `{layer%2}` (the layer within it), or where only every other one is there `{layer*2}`.
 pub fn tensor_name(pattern: &str, layer: Option<u32>) -> Cow<'_, str> {
     let (Some(layer), true) = (layer, names_layer(pattern)) else {
         return Cow::Borrowed(pattern);
@@ -48,11 +48,12 @@ pub fn tensor_name(pattern: &str, layer: Option<u32>) -> Cow<'_, str> {
                 .ok()
                 .filter(|&n: &u32| n > 0)
         };
-        match (parted('/'), parted('%')) {
+        match (parted('/'), parted('%'), parted('*')) {
             _ if how.is_empty() => name.push_str(&layer.to_string()),
-            (Some(n), _) => name.push_str(&(layer / n).to_string()),
-            (None, Some(n)) => name.push_str(&(layer % n).to_string()),
-            (None, None) => name.push_str(&format!("{{layer{how}}}")),
+            (Some(n), ..) => name.push_str(&(layer / n).to_string()),
+            (_, Some(n), _) => name.push_str(&(layer % n).to_string()),
+            (.., Some(n)) => name.push_str(&(u64::from(layer) * u64::from(n)).to_string()),
+            (None, None, None) => name.push_str(&format!("{{layer{how}}}")),
         }
         rest = behind;
     }
@@ -62,7 +63,7 @@ pub fn tensor_name(pattern: &str, layer: Option<u32>) -> Cow<'_, str> {
 
 /// Whether a source pattern has a place for the layer.
 pub fn names_layer(pattern: &str) -> bool {
-    ["{layer}", "{layer/", "{layer%"]
+    ["{layer}", "{layer/", "{layer%", "{layer*"]
         .iter()
         .any(|place| pattern.contains(place))
 }
@@ -101,6 +102,7 @@ mod tests {
         let of = |pattern| tensor_name(pattern, Some(5)).into_owned();
         assert_eq!(of("a.{layer}.b.{layer}"), "a.5.b.5");
         assert_eq!(of("a.{layer/2}.b.{layer%2}"), "a.2.b.1");
+        assert_eq!(of("a.{layer*2}"), "a.10");
         assert_eq!(
             of("a.{layer/0}.{layer%x}.{layer"),
             "a.{layer/0}.{layer%x}.{layer"

@@ -155,7 +155,7 @@ fn padded(left: bool) -> (Batch, [Vec<i32>; 2]) {
         len: 7,
         ids: [rows[0].clone(), short].concat(),
         mask: Some([vec![true; 7], short_mask].concat()),
-        types: None,
+        ..Batch::default()
     };
     (batch, rows)
 }
@@ -255,6 +255,7 @@ fn encoders_pack_whole_sequences_and_pool_them() {
                 .collect(),
         ),
         types: Some(vec![0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 0, 0]),
+        ..Batch::default()
     };
     let all = run(&m, &batch, &hidden(None));
     let alone = Batch {

@@ -75,7 +75,7 @@ impl Compared<'_> {
             len,
             ids: ids.iter().map(|&i| i as i32).collect(),
             mask: Some(mask.clone()),
-            types: None,
+            ..Batch::default()
         };
         let options = InferOptions {
             hidden_states: true,

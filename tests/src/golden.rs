@@ -170,6 +170,13 @@ impl Case {
         .collect()
     }
 
+    /// What the case gives (`in.`) or expects (`out.`), under the names behind the prefix.
+    pub fn part(&self, prefix: &str) -> Tensors {
+        let named =
+            |(n, t): (&String, &Tensor)| Some((n.strip_prefix(prefix)?.to_owned(), t.clone()));
+        self.tensors.iter().filter_map(named).collect()
+    }
+
     /// The expected outputs of a scenario under HF's names.
     pub fn outputs(&self, scenario: &str) -> impl Iterator<Item = (&str, &Tensor)> {
         let prefix = format!("out.{scenario}.");

@@ -83,7 +83,9 @@ fn a_sentence_transformer() {
 fn well_known_configurations() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs");
     for (name, family, parameters) in [
-        ("bloom-560m", "bloom", 559_214_592u64),
+        ("blip2-flan-t5-xl", "blip-2", 3_942_446_592u64),
+        ("blip2-opt-2.7b", "blip-2", 3_744_761_856),
+        ("bloom-560m", "bloom", 559_214_592),
         ("falcon-7b", "falcon", 6_921_720_704),
         ("gemma2-2b", "gemma2", 2_614_341_888),
         ("gpt1", "openai-gpt", 116_534_784),

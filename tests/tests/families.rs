@@ -44,6 +44,12 @@ fn bert() {
     snapshot("bert_base");
 }
 
+/// A picture's layers, what leaves its keys and values, the queries' layers with a look at it and without, OPT's.
+#[test]
+fn blip2() {
+    snapshot("blip2_opt");
+}
+
 #[test]
 fn bloom() {
     snapshot("bloom_heads6");

@@ -27,6 +27,7 @@ fn batch(case: &Case, scenario: &str) -> Batch {
         ids: ints("input_ids").map(narrow).unwrap_or_default(),
         mask: ints("attention_mask").map(|m| m.into_iter().map(|m| m != 0).collect()),
         types: ints("token_type_ids").map(narrow),
+        ..Batch::default()
     }
 }
 

@@ -20,12 +20,6 @@ fn case(name: &str) -> Case {
     golden::cases(&[name]).remove(0)
 }
 
-/// What the case gives or expects without a scenario.
-fn part(case: &Case, prefix: &str) -> Tensors {
-    let named = |(n, t): (&String, &Tensor)| Some((n.strip_prefix(prefix)?.to_owned(), t.clone()));
-    case.tensors.iter().filter_map(named).collect()
-}
-
 fn build(case: &Case) -> Model {
     let input = Input::resolve(case.dir.to_str().unwrap()).unwrap();
     let dir = ModelDir::open(&input, &Overrides::default()).unwrap();
@@ -41,7 +35,7 @@ fn tensor(t: &eval::Tensor) -> Tensor {
 
 /// Everything that the evaluator gives for the case's pictures and texts.
 fn evaluate(case: &Case, model: &Model, module: &Module, source: &dyn TensorSource) -> Tensors {
-    let inputs = part(case, "in.");
+    let inputs = case.part("in.");
     let pixels = &inputs["pixel_values"];
     let mut evaluator = Evaluator::new(module, source).unwrap();
     let pixels = eval::Tensor {
@@ -76,7 +70,7 @@ fn evaluate(case: &Case, model: &Model, module: &Module, source: &dyn TensorSour
         len,
         ids: ids.ints().iter().map(|&i| i as i32).collect(),
         mask: Some(kept),
-        types: None,
+        ..Batch::default()
     };
     let read = eval::infer::infer(&mut evaluator, &batch, &InferOptions::default()).unwrap();
     found.extend(read.tensors.iter().map(|(n, t)| (n.clone(), tensor(t))));
@@ -109,7 +103,7 @@ fn evaluate(case: &Case, model: &Model, module: &Module, source: &dyn TensorSour
 /// Compares every output that the golden has.
 #[track_caller]
 fn compare(case: &Case, at: &str, found: &Tensors) {
-    let expected = part(case, "out.");
+    let expected = case.part("out.");
     assert!(!expected.is_empty());
     for (name, want) in &expected {
         let what = format!("{} {at} {name}", case.name);
@@ -188,7 +182,7 @@ fn picture(case: &Case, index: usize) -> PathBuf {
 fn by_executable(name: &str, args: &[&str]) -> (Case, Compiled) {
     let case = case(name);
     let model = binaries::compile(&case.dir, &[]);
-    let mut inputs = part(&case, "in.");
+    let mut inputs = case.part("in.");
     let both = infer(&model, &write(&model, &inputs), args);
     compare(&case, "from tensors", &both);
     let one = [args, &["-t", "1"]].concat();
@@ -293,7 +287,7 @@ fn fails(program: &Path, args: &[&str]) -> (i32, String) {
 fn tools_of_tokens_refuse_pictures() {
     let case = case("vit_cls");
     let model = binaries::compile(&case.dir, &[]);
-    let input = write(&model, &part(&case, "in."));
+    let input = write(&model, &case.part("in."));
     let output = model.dir.path().join("out.st");
     let (exe, folder) = (model.exe.to_str().unwrap(), case.dir.to_str().unwrap());
     let (tensors, output) = (input.to_str().unwrap(), output.to_str().unwrap());

@@ -208,6 +208,7 @@ fn batch(inputs: &Inputs) -> Batch {
         ids,
         mask: Some(mask),
         types: Some(types),
+        ..Batch::default()
     }
 }
 

@@ -167,8 +167,7 @@ fn evaluate(model: &Model, ids: &[i64]) -> Result<IndexMap<String, Tensor>> {
         rows: 1,
         len: ids.len(),
         ids: ids.iter().map(|&id| id as i32).collect(),
-        mask: None,
-        types: None,
+        ..Batch::default()
     };
     let options = InferOptions {
         hidden_states: true,

@@ -1,7 +1,8 @@
 //! Decoders: a stack of causal layers and a head.
 //!
 //! In: a [`Decoder`]. Out: one function per layer class and the entry,
-//! `forward(ids, pos, step) → last_hidden_state [N, hidden], logits [R, vocabulary]`.
+//! `forward(ids, pos, step) → last_hidden_state [N, hidden], logits [R, vocabulary]`; where texts may hold pictures
+//! the entry takes `types` and `image_features` besides.
 //!
 //! Not here: pooling of decoders, encoder-decoders.
 
@@ -113,8 +114,8 @@ pub struct Head {
 }
 
 impl Decoder {
-    /// Writes the functions.
-    pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
+    /// Writes the functions; `pictured`: texts may hold pictures.
+    pub fn lower(&self, graph: &mut Graph, classes: &Classes, pictured: bool) -> Result<()> {
         for class in &classes.0 {
             let structure = &self.classes[class.structure];
             let mut scope = graph.layer(class);
@@ -132,7 +133,10 @@ impl Decoder {
         let ids = scope.param("ids", Type::ids());
         let pos = scope.param("pos", Type::ids());
         let step = scope.param("step", Type::Step);
-        let (mut x, table) = self.embeddings.apply(&mut scope, ids, None, Some(pos))?;
+        let (mut x, table) = match pictured {
+            true => self.embeddings.apply_pictured(&mut scope, ids, Some(pos))?,
+            false => self.embeddings.apply(&mut scope, ids, None, Some(pos))?,
+        };
         if let Some((norm, tensor)) = self.embedding_norm {
             let width = (self.hidden, "hidden_size");
             x = norm.apply(&mut scope, x, "embed_norm", tensor, width)?;

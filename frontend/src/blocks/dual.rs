@@ -77,7 +77,7 @@ impl Dual {
                 "two towers, expected the classes of both".into(),
             ));
         };
-        self.vision.lower(graph, vision)?;
+        self.vision.lower(graph, vision, None)?;
         graph.want_scalar(self.scale, Fill::Constant(LOGIT_SCALE));
         self.text.lower(graph, text)
     }

@@ -1,14 +1,20 @@
 //! Embeddings: the sum of tables' rows.
 //!
-//! In: ids `[N]`, positions `[N]`, token types `[N]`. Out: the residual stream `[N, hidden]`.
+//! In: ids `[N]`, positions `[N]`, token types `[N]`. Out: the residual stream `[N, hidden]`. Where a prompt may hold
+//! pictures, rows that the caller gives stand for tokens of type 1, and only of those are they read.
 //!
 //! Not here: the tied head, which shares the first table (`decoder`).
 
-use llmc_ir::ops::{Add, Gather};
-use llmc_ir::{ValueId, WeightId};
+use llmc_ir::ops::{Add, Gather, Substitute};
+use llmc_ir::{Sym, Type, ValueId, WeightId};
 
 use super::{Projection, Scope};
 use crate::error::Result;
+
+/// The name of an entry's parameter for the rows of pictures.
+pub const IMAGE_FEATURES: &str = "image_features";
+/// The type of the tokens that they stand for.
+pub const IMAGE_TYPE: u32 = 1;
 
 /// A table of rows of the residual stream.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +77,28 @@ impl Embeddings {
         types: Option<ValueId>,
         positions: Option<ValueId>,
     ) -> Result<(ValueId, WeightId)> {
+        let (sum, tokens) = self.of_tokens(scope, ids)?;
+        Ok((self.add_tables(scope, sum, types, positions)?, tokens))
+    }
+
+    /// The same, where pictures may stand in the text: the parameters `types` and [`IMAGE_FEATURES`] are added.
+    pub fn apply_pictured(
+        &self,
+        scope: &mut Scope,
+        ids: ValueId,
+        positions: Option<ValueId>,
+    ) -> Result<(ValueId, WeightId)> {
+        let types = scope.param("types", Type::ids());
+        let rows = Type::f32(&[Sym::N.into(), self.hidden.into()]);
+        let rows = scope.param(IMAGE_FEATURES, rows);
+        let (sum, tokens) = self.of_tokens(scope, ids)?;
+        let given = Substitute { id: IMAGE_TYPE };
+        let sum = scope.op("e", given, &[sum.into(), rows.into(), types.into()])?;
+        Ok((self.add_tables(scope, sum, None, positions)?, tokens))
+    }
+
+    /// The rows of tokens, and their table.
+    fn of_tokens(&self, scope: &mut Scope, ids: ValueId) -> Result<(ValueId, WeightId)> {
         let tokens = self.table(scope, "embed", self.tokens, self.token_width());
         let mut sum = scope.op(
             "e",
@@ -83,6 +111,17 @@ impl Embeddings {
                 .into
                 .apply(scope, sum, ("w_project_in", ""), shape, Narrow::WHY)?;
         }
+        Ok((sum, tokens))
+    }
+
+    /// The rows of the other tables added to `sum`.
+    fn add_tables(
+        &self,
+        scope: &mut Scope,
+        mut sum: ValueId,
+        types: Option<ValueId>,
+        positions: Option<ValueId>,
+    ) -> Result<ValueId> {
         let parts = [
             ("embed_types", self.types, types),
             ("embed_positions", self.positions, positions),
@@ -94,7 +133,7 @@ impl Embeddings {
                 sum = scope.op("e", Add, &[sum.into(), row.into()])?;
             }
         }
-        Ok((sum, tokens))
+        Ok(sum)
     }
 
     /// Columns of the token table.

@@ -9,7 +9,8 @@
 //!
 //! or, where there is no decoder, `forward(ids, step) → last_hidden_state, sentence_embedding [B, hidden]`. The
 //! decoder's cross-attention has a state whose keys and values `encode` writes, once a source: a second `repeat`
-//! runs the classes `cross…` over the encoder's output, one for each class of decoder layers.
+//! runs the classes `cross…` over the encoder's output, one for each class of decoder layers. Where sources may hold
+//! pictures `encode` takes `types` and `image_features` besides.
 //!
 //! Not here: post-norm encoders (`encoder`), decoders alone (`decoder`).
 
@@ -88,8 +89,8 @@ impl EncoderDecoder {
             .collect()
     }
 
-    /// Writes the functions; `classes` are those of each stack.
-    pub fn lower(&self, graph: &mut Graph, classes: &[Classes]) -> Result<()> {
+    /// Writes the functions; `classes` are those of each stack, `pictured`: sources may hold pictures.
+    pub fn lower(&self, graph: &mut Graph, classes: &[Classes], pictured: bool) -> Result<()> {
         let (encoders, decoders) = match classes {
             [encoders, rest @ ..] => (encoders, rest.first()),
             [] => return Ok(()),
@@ -103,7 +104,7 @@ impl EncoderDecoder {
         }
         let (Some(decoder), Some(decoders)) = (&self.decoder, decoders) else {
             let mut scope = graph.entry(Entry::Forward);
-            let (h, step) = self.encode(&mut scope, encoders)?;
+            let (h, step) = self.encode(&mut scope, encoders, pictured)?;
             let mut results = vec![("last_hidden_state", h)];
             if let Some(sentence) = self.sentence {
                 let s = encoder::sentence(&mut scope, h, step, sentence)?;
@@ -131,7 +132,7 @@ impl EncoderDecoder {
             states.push(state);
         }
         let mut scope = graph.entry(Entry::Encode);
-        let (h, step) = self.encode(&mut scope, encoders)?;
+        let (h, step) = self.encode(&mut scope, encoders, pictured)?;
         let written: Repeat = crosses.repeat();
         let h = scope.op("written", written, &[h.into(), step.into()])?;
         scope.finish(&[("last_hidden_state", h)]);
@@ -179,10 +180,18 @@ impl EncoderDecoder {
     }
 
     /// The encoder's last hidden state, and the step.
-    fn encode(&self, scope: &mut Scope, classes: &Classes) -> Result<(ValueId, ValueId)> {
+    fn encode(
+        &self,
+        scope: &mut Scope,
+        classes: &Classes,
+        pictured: bool,
+    ) -> Result<(ValueId, ValueId)> {
         let ids = scope.param("ids", Type::ids());
         let step = scope.param("step", Type::Step);
-        let (x, _) = self.embeddings.apply(scope, ids, None, None)?;
+        let (x, _) = match pictured {
+            true => self.embeddings.apply_pictured(scope, ids, None)?,
+            false => self.embeddings.apply(scope, ids, None, None)?,
+        };
         let x = scope.op("y", classes.repeat(), &[x.into(), step.into()])?;
         let h = self.normed(scope, x, "encoder.norm", self.encoder.norm)?;
         Ok((h, step))

@@ -21,8 +21,10 @@ pub mod heads;
 pub mod mlp;
 pub mod moe;
 pub mod norm;
+pub mod pictured;
 pub mod position_terms;
 pub mod projection;
+pub mod qformer;
 pub mod scope;
 pub mod vision;
 
@@ -38,8 +40,10 @@ pub use heads::{MaskedLm, TaskHead};
 pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::Norm;
+pub use pictured::Pictured;
 pub use position_terms::{Conv, PositionTerms};
 pub use projection::Projection;
+pub use qformer::Qformer;
 pub use scope::{Catalog, Graph, Scope, Wanted};
 pub use vision::{Grid, Leading, Vision, VisionHead, VisionLayer};
 
@@ -60,6 +64,8 @@ pub enum Blueprint {
     Vision(Box<Vision>),
     /// A picture or a text in, a vector out.
     Dual(Box<Dual>),
+    /// Pictures and text in, text out.
+    Pictured(Box<Pictured>),
 }
 
 /// New tokens of one step of a decoder; prefill takes longer prompts in chunks.
@@ -80,6 +86,7 @@ impl Blueprint {
             Self::EncoderDecoder(model) => model.stacks(),
             Self::Vision(vision) => vec![(&vision.layers, vec!["vision.layer"])],
             Self::Dual(model) => model.stacks(),
+            Self::Pictured(model) => model.stacks(),
         }
     }
 
@@ -94,6 +101,7 @@ impl Blueprint {
             Self::EncoderDecoder(model) => model.context,
             Self::Vision(vision) => vision.grid.tokens(),
             Self::Dual(model) => model.text.context,
+            Self::Pictured(model) => model.language.context(),
         }
     }
 
@@ -102,12 +110,14 @@ impl Blueprint {
         match self {
             Self::Decoder(_) | Self::Encoder(_) | Self::Vision(_) | Self::Dual(_) => self.context(),
             Self::EncoderDecoder(model) => model.longest,
+            Self::Pictured(model) => model.language.longest(),
         }
     }
 
     /// The bounds of a step when sequences have up to `context` tokens.
     pub fn dims(&self, context: u32) -> Dims {
         let n = match self {
+            Self::Pictured(model) => return model.language.dims(context),
             Self::Decoder(_) => STEP_TOKENS,
             // An encoder sees a sequence whole.
             Self::Encoder(_) => STEP_TOKENS.max(context),
@@ -117,9 +127,11 @@ impl Blueprint {
         };
         let r = match self {
             Self::Encoder(encoder) => encoder.rows().clamp(STEP_ROWS, n),
-            Self::Decoder(_) | Self::EncoderDecoder(_) | Self::Vision(_) | Self::Dual(_) => {
-                STEP_ROWS
-            }
+            Self::Decoder(_)
+            | Self::EncoderDecoder(_)
+            | Self::Vision(_)
+            | Self::Dual(_)
+            | Self::Pictured(_) => STEP_ROWS,
         };
         Dims {
             n,
@@ -132,22 +144,22 @@ impl Blueprint {
     /// The bounds of entries that differ from those.
     pub fn entry_dims(&self, context: u32) -> Vec<(Entry, Dims)> {
         let dims = self.dims(context);
+        // Sequences of up to `t` tokens are read whole.
+        let whole = |entry, t: u32| {
+            let n = STEP_TOKENS.max(t);
+            (entry, Dims { n, t, ..dims })
+        };
         match self {
             // A source is read whole.
             Self::EncoderDecoder(model) if model.decoder.is_some() && context > dims.n => {
                 vec![(Entry::Encode, Dims { n: context, ..dims })]
             }
-            Self::Dual(model) => {
-                let tokens = model.vision.grid.tokens();
-                let n = STEP_TOKENS.max(tokens);
-                vec![(
-                    Entry::Vision,
-                    Dims {
-                        n,
-                        t: tokens,
-                        ..dims
-                    },
-                )]
+            Self::Dual(model) => vec![whole(Entry::Vision, model.vision.grid.tokens())],
+            Self::Pictured(model) => {
+                let mut all = model.language.entry_dims(context);
+                all.push(whole(Entry::Vision, model.vision.grid.tokens()));
+                all.push(whole(Entry::Qformer, model.qformer.count));
+                all
             }
             Self::EncoderDecoder(_) | Self::Decoder(_) | Self::Encoder(_) | Self::Vision(_) => {
                 Vec::new()
@@ -197,14 +209,33 @@ impl Blueprint {
         Ok(Self::Decoder(decoder))
     }
 
+    /// What texts go through.
+    pub fn language(&self) -> &Blueprint {
+        match self {
+            Self::Pictured(model) => &model.language,
+            other => other,
+        }
+    }
+
+    /// What pictures go through, and which section of a configuration tells of it.
+    pub fn vision(&self) -> Option<(&Vision, Option<&'static str>)> {
+        match self {
+            Self::Vision(vision) => Some((vision, None)),
+            Self::Dual(model) => Some((&model.vision, Some("vision_config"))),
+            Self::Pictured(model) => Some((&model.vision, Some("vision_config"))),
+            Self::Decoder(_) | Self::Encoder(_) | Self::EncoderDecoder(_) => None,
+        }
+    }
+
     /// Writes the module; `classes` are those of each stack.
     pub fn lower(&self, graph: &mut Graph, classes: &[Classes]) -> Result<()> {
         match (self, classes) {
-            (Self::Decoder(decoder), [classes]) => decoder.lower(graph, classes),
+            (Self::Decoder(decoder), [classes]) => decoder.lower(graph, classes, false),
             (Self::Encoder(encoder), [classes]) => encoder.lower(graph, classes),
-            (Self::EncoderDecoder(model), classes) => model.lower(graph, classes),
-            (Self::Vision(vision), [classes]) => vision.lower(graph, classes),
+            (Self::EncoderDecoder(model), classes) => model.lower(graph, classes, false),
+            (Self::Vision(vision), [classes]) => vision.lower(graph, classes, None),
             (Self::Dual(model), classes) => model.lower(graph, classes),
+            (Self::Pictured(model), classes) => model.lower(graph, classes),
             (Self::Decoder(_) | Self::Encoder(_) | Self::Vision(_), _) => Err(FrontendError::Bug(
                 "one stack of layers, expected its classes".into(),
             )),

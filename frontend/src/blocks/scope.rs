@@ -67,6 +67,8 @@ pub struct Scope<'g> {
     class: Option<&'g Class>,
     /// Layers of a group: `{inner}` in names counts them, `{layer}` then the groups.
     group: u32,
+    /// The class's layers are every so manyth of the checkpoint's.
+    spacing: u32,
     deviation: f32,
 }
 
@@ -171,6 +173,7 @@ impl Graph<'_> {
             catalog: self.catalog,
             class,
             group: 1,
+            spacing: 1,
             deviation: self.deviation,
         }
     }
@@ -180,6 +183,11 @@ impl Scope<'_> {
     /// Says how many layers a group has, where names count groups and the layers in them.
     pub fn grouped(&mut self, group: u32) {
         self.group = group;
+    }
+
+    /// Says that the layers that run here are every so manyth of the checkpoint's, from the first on.
+    pub fn spaced(&mut self, spacing: u32) {
+        self.spacing = spacing;
     }
 
     /// A parameter.
@@ -453,10 +461,14 @@ impl Scope<'_> {
         let dtype = self.catalog.dtype(&first).unwrap_or(DType::F32);
         // The parts of a fused tensor want it once.
         self.want_as(tensor, (place.stored, place.reshaped), why, fill);
+        let source = match self.spacing {
+            1 => tensor.to_owned(),
+            n => tensor.replace("{layer}", &format!("{{layer*{n}}}")),
+        };
         let part = |rows| SourcePart {
             rows,
             transposed: place.transposed,
-            ..SourcePart::tensor(tensor)
+            ..SourcePart::tensor(source.as_str())
         };
         let parts = match place.runs {
             None => vec![part(None)],

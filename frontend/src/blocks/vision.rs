@@ -14,7 +14,7 @@
 //! Not here: how pixels become patches (the runtime; the evaluator's `patches`), preprocessing.
 
 use llmc_ir::ops::{
-    ActKind, Activation, Add, Gather, L2Normalize, Linear, Pool, PoolKind, Substitute,
+    ActKind, Activation, Add, Gather, L2Normalize, Linear, Pool, PoolKind, Repeat, Substitute,
 };
 use llmc_ir::{Entry, Operand, Sym, Type, ValueId};
 
@@ -94,6 +94,8 @@ pub enum VisionHead {
         /// How many.
         labels: u32,
     },
+    /// The norm of all tokens once more, of the class token. Results begin with `vision_`.
+    NormAgain,
     /// A vector of length 1 in a space shared with texts: linear(norm(class token)). There is no other result.
     Shared {
         /// The norm, and its tensor.
@@ -143,8 +145,13 @@ impl Grid {
 }
 
 impl Vision {
-    /// Writes the functions.
-    pub fn lower(&self, graph: &mut Graph, classes: &Classes) -> Result<()> {
+    /// Writes the functions; `source` are layers that write the keys and values of a picture's last hidden state.
+    pub fn lower(
+        &self,
+        graph: &mut Graph,
+        classes: &Classes,
+        source: Option<Repeat>,
+    ) -> Result<()> {
         for class in &classes.0 {
             let mut scope = graph.layer(class);
             let x = scope.param("x", Type::f32(&[Sym::N.into(), self.hidden.into()]));
@@ -159,6 +166,10 @@ impl Vision {
         let last = match self.norm {
             None => h,
             Some((norm, tensor)) => norm.apply(&mut scope, h, "vision.norm", tensor, width)?,
+        };
+        let last = match source {
+            None => last,
+            Some(layers) => scope.op("written", layers, &[last.into(), step.into()])?,
         };
         let first = |scope: &mut Scope| {
             let kind = PoolKind::Cls;
@@ -191,6 +202,14 @@ impl Vision {
                 let out = Projection::plain(out).with_bias(true);
                 let logits = out.apply(&mut scope, first, names, [*labels, self.hidden], &why)?;
                 results.push(("logits", logits));
+            }
+            VisionHead::NormAgain => {
+                let mut pooled = first(&mut scope)?;
+                if let Some((norm, tensor)) = self.norm {
+                    pooled = norm.apply(&mut scope, pooled, "vision.norm", tensor, width)?;
+                }
+                results[0].0 = "vision_last_hidden_state";
+                results.push(("vision_pooler_output", pooled));
             }
             VisionHead::Shared {
                 norm: (norm, tensor),

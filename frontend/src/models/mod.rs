@@ -68,6 +68,7 @@ macro_rules! families {
 families! {
     albert
     bert
+    blip2
     bloom
     clip
     deberta
@@ -96,6 +97,14 @@ families! {
     t5
     vit
     xlm_roberta
+}
+
+/// The configuration of the language model, where another one holds it.
+pub fn text_config(c: &Config) -> Result<Option<Config>> {
+    match c.optional_text("model_type")? {
+        Some("blip-2") => blip2::text_config(c).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// The family, class and head of a configuration.

@@ -34,7 +34,7 @@ fn run(
     start: i32,
     options: &InferOptions,
 ) -> Result<InferOutput, EvalError> {
-    let rows = source.unpad()?;
+    let rows = source.rows_with_pictures()?;
     if let Some(row) = rows.iter().position(|row| row.ids.is_empty()) {
         let message = format!("row {row} of the source is empty");
         return Err(EvalError::Input(message));
@@ -68,8 +68,7 @@ fn run(
             rows: source.rows,
             len: 1,
             ids: vec![start; source.rows],
-            mask: None,
-            types: None,
+            ..Batch::default()
         };
         let plain = InferOptions {
             hidden_states: false,

@@ -11,6 +11,7 @@
 use super::{
     EvalError, Evaluator, SeqStep, StepOutput, Tensor,
     batch::{Batch, Row, pack, scatter},
+    pictures,
 };
 use crate::{Dim, Dims, Entry, Func, Sym, Type, rope::LengthRule};
 use indexmap::IndexMap;
@@ -58,7 +59,7 @@ pub fn infer(
     batch: &Batch,
     options: &InferOptions,
 ) -> Result<InferOutput, EvalError> {
-    let mut rows = batch.unpad()?;
+    let mut rows = batch.rows_with_pictures()?;
     let Some((entry, _)) = evaluator.module().main_entry() else {
         return Err(EvalError::Input("the module has no entry".into()));
     };
@@ -88,6 +89,8 @@ pub(super) struct Run<'a> {
     over: IndexMap<String, Sym>,
     batch: &'a Batch,
     options: &'a InferOptions,
+    /// Width of the rows of pictures that the entry takes; 0: none.
+    features: usize,
     pub output: InferOutput,
     /// Of every row, the logits of its last token.
     last_logits: Vec<Option<Vec<f32>>>,
@@ -115,6 +118,7 @@ impl<'a> Run<'a> {
             over: over(func),
             batch,
             options,
+            features: pictures::features(func),
             output: InferOutput::default(),
             last_logits: vec![None; batch.rows],
         })
@@ -161,7 +165,7 @@ impl<'a> Run<'a> {
             if shares.is_empty() {
                 return Ok(());
             }
-            let mut input = pack(rows, &shares);
+            let mut input = pack(rows, &shares, self.features);
             let length = |s: &SeqStep| rows[s.id as usize].ids.len() as u32;
             input.lengths = Some(shares.iter().map(length).collect());
             if !wants_rows {
@@ -260,7 +264,7 @@ impl<'a> Run<'a> {
             if let Some(LengthRule::Switch(at)) = rule {
                 for &r in &open {
                     if rows[r].ids.len() as u64 == u64::from(at) + 1 {
-                        again(evaluator, rows, r)?;
+                        again(evaluator, rows, r, self.features)?;
                     }
                 }
             }
@@ -276,7 +280,7 @@ impl<'a> Run<'a> {
                     new: 1,
                 };
                 let shares: Vec<SeqStep> = group.iter().map(share).collect();
-                let mut input = pack(rows, &shares);
+                let mut input = pack(rows, &shares, self.features);
                 input.lengths = Some(shares.iter().map(length).collect());
                 input.rows = (0..input.ids.len() as u32).collect();
                 let out = evaluator.step_of(self.entry, &input)?;
@@ -300,7 +304,12 @@ impl<'a> Run<'a> {
 }
 
 /// Computes row `r` again up to its last token, which is to come, with the length that it has now.
-fn again(evaluator: &mut Evaluator<'_>, rows: &[Row], r: usize) -> Result<(), EvalError> {
+fn again(
+    evaluator: &mut Evaluator<'_>,
+    rows: &[Row],
+    r: usize,
+    features: usize,
+) -> Result<(), EvalError> {
     let (length, chunk) = (rows[r].ids.len() as u32, evaluator.module().dims.n);
     let mut past = 0;
     while past + 1 < length {
@@ -310,7 +319,7 @@ fn again(evaluator: &mut Evaluator<'_>, rows: &[Row], r: usize) -> Result<(), Ev
             past,
             new,
         };
-        let mut input = pack(rows, &[share]);
+        let mut input = pack(rows, &[share], features);
         input.lengths = Some(vec![length]);
         evaluator.step(&input)?;
         past += new;

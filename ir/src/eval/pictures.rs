@@ -1,15 +1,28 @@
-//! Pictures through the entry `vision`: pixel values → patches → results, a row for every picture.
+//! Pictures through the entry `vision`: pixel values → patches → results, a row for every picture; and through
+//! `qformer`, where queries ask what the first entry has left of them.
 //!
 //! A picture is one sequence: a row of zeros for the class token, then its patches row by row; a patch is
 //! channel by channel, row by row.
 
 use super::{EvalError, Evaluator, SeqStep, StepInput, Tensor, infer::InferOutput};
-use crate::Entry;
+use crate::{Entry, Func, Module, Op, Operand, ValueId};
 
 /// What the entry's parameter is called.
 const PATCHES: &str = "patches";
 /// Results of this name are hidden states, which the evaluator gives anyway.
 const HIDDEN_STATES: &str = "hidden_states.";
+/// What entries of texts call the rows of pictures that they take.
+pub(super) const IMAGE_FEATURES: &str = "image_features";
+/// The type of tokens that stand for such a row.
+pub(super) const IMAGE_TYPE: i32 = 1;
+
+/// Width of the rows of pictures that an entry takes; 0: none.
+pub(super) fn features(entry: &Func) -> usize {
+    let named = |p: &&ValueId| entry.value(**p).name == IMAGE_FEATURES;
+    let param = entry.params.iter().find(named);
+    let width = param.and_then(|p| entry.ty(*p).tensor()?.last());
+    width.unwrap_or(0) as usize
+}
 
 /// `[B, C, H, W]` → `[B, 1 + patches, C · patch²]`.
 pub fn patches(pixels: &Tensor, patch: usize) -> Result<Tensor, EvalError> {
@@ -36,7 +49,38 @@ pub fn patches(pixels: &Tensor, patch: usize) -> Result<Tensor, EvalError> {
     Ok(out)
 }
 
-/// Runs pictures, `[B, C, H, W]`, in as few steps as the module's bounds allow.
+/// A step of `sequences` whole sequences of `tokens` tokens each.
+fn whole(sequences: usize, tokens: usize) -> StepInput {
+    let mut input = StepInput::default();
+    for id in 0..sequences as u32 {
+        input.pos.extend(0..tokens as i32);
+        let (past, new) = (0, tokens as u32);
+        input.seqs.push(SeqStep { id, past, new });
+    }
+    input
+}
+
+/// How many queries ask about a picture: the rows of their table.
+fn queries(module: &Module, entry: &Func) -> Result<usize, EvalError> {
+    let table = entry
+        .body
+        .iter()
+        .find_map(|i| match (&i.op, i.operands.as_slice()) {
+            (Op::Gather(_), [_, Operand::Weight(w)]) => {
+                module.weights.get(w.index())?.ty.fixed_dims()
+            }
+            _ => None,
+        });
+    match table.as_deref() {
+        Some(&[rows, _]) if rows > 0 => Ok(rows as usize),
+        _ => Err("the queries about pictures have no table"
+            .to_string()
+            .into()),
+    }
+}
+
+/// Runs pictures, `[B, C, H, W]`, in as few steps as the module's bounds allow. The evaluator forgets what sequences of
+/// their numbers have left.
 pub fn see(
     evaluator: &mut Evaluator<'_>,
     pixels: &Tensor,
@@ -56,17 +100,27 @@ pub fn see(
     let channels = pixels.dims.get(1).copied().unwrap_or(1).max(1);
     let patches = patches(pixels, (width / channels).isqrt())?;
     let (tokens, bounds) = (patches.dims[1], module.dims_of_entry(Entry::Vision));
-    let at_once = (bounds.n as usize / tokens).min(bounds.b as usize);
+    let mut at_once = (bounds.n as usize / tokens).min(bounds.b as usize);
     if at_once == 0 || tokens > bounds.t as usize {
         let most = bounds.n.min(bounds.t);
         return Err(format!("a picture is {tokens} tokens, at most {most} fit").into());
     }
     let mut output = InferOutput::default();
+    // As many positions as there are queries.
+    let queries = module
+        .entry(Entry::Qformer)
+        .map(|entry| queries(module, entry))
+        .transpose()?;
+    if let Some(queries) = queries {
+        let bounds = module.dims_of_entry(Entry::Qformer);
+        let most = (bounds.n as usize / queries).min(bounds.b as usize);
+        at_once = at_once.min(most);
+    }
     let mut add = |name: String, part: &Tensor, pictures: usize| {
         let per_picture = part.dims[0] == pictures;
         let dims = match per_picture {
             true => vec![0, part.last()],
-            false => vec![0, tokens, part.last()],
+            false => vec![0, part.dims[0] / pictures, part.last()],
         };
         let whole = output.tensors.entry(name);
         let whole = whole.or_insert_with(|| Tensor {
@@ -78,31 +132,27 @@ pub fn see(
     };
     for group in patches.data.chunks(at_once * tokens * patches.last()) {
         let pictures = group.len() / (tokens * patches.last());
-        let mut input = StepInput::default();
-        for id in 0..pictures as u32 {
-            input.pos.extend(0..tokens as i32);
-            input.seqs.push(SeqStep {
-                id,
-                past: 0,
-                new: tokens as u32,
-            });
-        }
+        let mut input = whole(pictures, tokens);
         let rows = Tensor {
             dims: vec![pictures * tokens, patches.last()],
             data: group.to_vec(),
         };
         input.rows_in.insert(PATCHES.into(), rows);
         let out = evaluator.step_of(Entry::Vision, &input)?;
-        for (name, part) in out
-            .results
-            .iter()
-            .filter(|(n, _)| !n.starts_with(HIDDEN_STATES))
-        {
+        let shown = out.results.iter();
+        for (name, part) in shown.filter(|(n, _)| !n.starts_with(HIDDEN_STATES)) {
             add(name.clone(), part, pictures);
         }
         for (i, h) in out.hidden.iter().enumerate().filter(|_| hidden_states) {
             add(format!("{HIDDEN_STATES}{i}"), h, pictures);
         }
+        if let Some(queries) = queries {
+            let out = evaluator.step_of(Entry::Qformer, &whole(pictures, queries))?;
+            for (name, part) in &out.results {
+                add(name.clone(), part, pictures);
+            }
+        }
+        (0..pictures as u32).for_each(|id| evaluator.forget(id));
     }
     Ok(output)
 }
