@@ -208,5 +208,8 @@ fn pictures(from: &llmc_frontend::model::Pictures) -> llmc_abi::Pictures {
                 TextEnd::Greatest => llmc_abi::TextEnd::Greatest,
             },
         }),
+        told: from
+            .tokens
+            .map(|(id, count)| llmc_abi::PictureTokens { id, count }),
     }
 }

@@ -1,4 +1,5 @@
-//! `answer`: where in a text the answer to a question stands.
+//! `answer`: where in a text the answer to a question stands; of models that are told pictures what a question about
+//! one is answered with (`caption`).
 //!
 //! Input: a context and questions. Output: for each question the best spans of the context, as a line of text or
 //! as a JSON line `{"answers": [{"answer", "score", "start", "end", "start_byte", "end_byte"}, …]}`.
@@ -12,13 +13,15 @@
 //!
 //! `--no-answer` also weighs that there is none, which [CLS] stands for.
 
+use crate::generation_flags::GenerationFlags;
 use crate::scores::{greatest, softmax};
 use crate::session::Session;
 use crate::spans::{Characters, Span};
 use crate::text_tools::read_text;
 use crate::texts::{self, Input, Item, Task, Texts};
 use crate::tokenizer::{Overlong, Window};
-use crate::{Error, Result};
+use crate::told::Told;
+use crate::{Error, Result, caption};
 use llmc_abi::HeadTask;
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -26,18 +29,17 @@ use std::io::{BufRead, Write};
 /// Arguments of `answer`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct AnswerArgs {
-    /// The text that holds the answers; `-` reads it from standard input
+    /// The text that holds the answers, of which `--top-k` are told [default: 1]; `-` reads it from standard
+    /// input
     #[arg(long, value_name = "TEXT")]
     pub context: Option<String>,
-    /// The questions; `-` or nothing reads one a line from standard input
+    /// The questions, behind the file of a picture where the model is told one; `-` or nothing reads one a line from
+    /// standard input
     #[arg(value_name = "QUESTION")]
     pub questions: Vec<String>,
-    /// Answers to each question
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub top_k: usize,
-    /// Tokens of the longest answer
-    #[arg(long, value_name = "N", default_value_t = 15)]
-    pub max_length: usize,
+    /// Tokens of the longest answer in a context [default: 15]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
     /// Tokens of a window [default: 384, or what the model takes]
     #[arg(long, value_name = "N")]
     pub window: Option<usize>,
@@ -50,6 +52,27 @@ pub struct AnswerArgs {
     /// Print JSON lines; always for questions of standard input
     #[arg(long)]
     pub json: bool,
+    /// At most N new tokens for each answer about a picture [default: 64]
+    #[arg(short = 'n', value_name = "N")]
+    pub new: Option<usize>,
+    #[command(flatten)]
+    pub flags: GenerationFlags,
+}
+
+impl AnswerArgs {
+    /// A flag that answers out of a context alone have.
+    pub fn of_contexts(&self) -> Option<&'static str> {
+        let given = [
+            ("--context", self.context.is_some()),
+            ("--max-length", self.max_length.is_some()),
+            ("--window", self.window.is_some()),
+            ("--stride", self.stride.is_some()),
+            ("--no-answer", self.no_answer),
+        ];
+        given
+            .into_iter()
+            .find_map(|(flag, given)| given.then_some(flag))
+    }
 }
 
 #[derive(Serialize)]
@@ -117,9 +140,25 @@ pub fn answer(
     input: &mut (dyn BufRead + Send),
     out: &mut dyn Write,
 ) -> Result<()> {
+    if let Some(told) = Told::of(session.manifest)? {
+        return caption::answer(session, args, told, input, out);
+    }
     let task = HeadTask::QuestionAnswering;
     let (_, start) = session.head(task, "start_logits", "answer")?;
     let (_, end) = session.head(task, "end_logits", "answer")?;
+    let (count, longest) = (
+        args.flags.top_k.unwrap_or(1) as usize,
+        args.max_length.unwrap_or(15),
+    );
+    let others = GenerationFlags {
+        top_k: None,
+        ..args.flags.clone()
+    };
+    if args.new.is_some() || others != GenerationFlags::default() {
+        let what =
+            "this model finds answers in a context, and takes no generation flags but --top-k";
+        return Err(Error::Usage(what.into()));
+    }
     let questions = Texts {
         texts: args.questions.clone(),
     };
@@ -157,7 +196,7 @@ pub fn answer(
         let mut characters = Characters::of(&context);
         for (window, logits) in item.of.iter().zip(&found) {
             let logits = [logits[0].as_slice(), logits[1].as_slice()];
-            let (spans, no_answer) = candidates(logits, window, cls, (args.top_k, args.max_length));
+            let (spans, no_answer) = candidates(logits, window, cls, (count, longest));
             none = none.min(no_answer);
             for Candidate { start, end, score } in spans {
                 let bytes = (window.words[start].0, window.words[end].1);
@@ -182,7 +221,7 @@ pub fn answer(
             });
         }
         answers.sort_by(|a, b| b.score.total_cmp(&a.score));
-        answers.truncate(args.top_k);
+        answers.truncate(count);
         if json {
             return texts::write_json(out, &Line { answers });
         }

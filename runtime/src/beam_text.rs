@@ -104,14 +104,15 @@ pub fn search_text(
     let work = Work {
         seq: Some(seq),
         ids: &ids,
-        types: &[],
+        types: request.given.types,
         rows: Rows::Last,
     };
     let interrupted = |result: Result<()>| match result {
         Err(Error::Interrupted) => Ok(true),
         other => other.map(|()| false),
     };
-    let first = engine.run(&[work], &mut |view| {
+    let (entry, rows) = (engine.manifest().entry, request.given.rows);
+    let first = engine.run_of(entry, &[work], &[&[rows]], &mut |view| {
         if view.spans[0].last {
             search.first(0, view.row(logits, 0))?;
         }

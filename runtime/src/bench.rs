@@ -54,7 +54,7 @@ struct Measure {
 
 /// Runs `bench`.
 pub fn bench(session: &Session<'_>, args: &BenchArgs, out: &mut dyn Write) -> Result<()> {
-    session.need(session.manifest.pictures.is_none(), "bench")?;
+    session.need(session.takes_tokens(), "bench")?;
     let m = session.manifest;
     let mut tell = |measure: Measure| -> Result<()> {
         let runs = measure.rates.len() as f64;

@@ -10,6 +10,7 @@ use crate::generation_flags::GenerationFlags;
 use crate::interrupt;
 use crate::session::{Session, check_ids};
 use crate::timings::line;
+use crate::told::Given;
 use crate::{Error, Result};
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -102,6 +103,7 @@ pub fn chat(
         }
         let request = Request {
             prompt: &prompt,
+            given: Given::default(),
             max_new: args.new,
             sampling: generation.sampling,
             bias: &generation.bias,

@@ -5,6 +5,7 @@
 
 use crate::answer::AnswerArgs;
 use crate::bench::BenchArgs;
+use crate::caption::CaptionArgs;
 use crate::chat::ChatArgs;
 use crate::classify::ClassifyArgs;
 use crate::embed::EmbedArgs;
@@ -79,8 +80,10 @@ pub enum Task {
     FillMask(FillMaskArgs),
     /// Print how relevant each text is to a query
     Rerank(RerankArgs),
-    /// Print where in a text the answers to questions stand
-    Answer(AnswerArgs),
+    /// Print where in a text the answers to questions stand, or answer questions about a picture
+    Answer(Box<AnswerArgs>),
+    /// Say what each picture shows
+    Caption(Box<CaptionArgs>),
     /// Named tensors in, named tensors out
     Infer(Box<InferArgs>),
     /// Text to token ids
@@ -97,8 +100,6 @@ pub enum Task {
     Info(InfoArgs),
     /// Check the weights against their digest
     Verify,
-    #[command(hide = true)]
-    Caption(Rest),
     #[command(hide = true)]
     Serve(Rest),
 }
@@ -203,7 +204,8 @@ mod tests {
             "rerank q a b --top-k 1",
             "rerank q",
             "answer --context c q --max-length 3 --window 9 --stride 2 --no-answer",
-            "caption anything --at all",
+            "caption a.png b.png --prompt x -n 5 --json --beams 2",
+            "answer a.png q -n 5 --temperature 0.5 --json",
             "translate --to de hello -n 5 --beams 4",
             "summarize -",
         ] {
@@ -227,6 +229,7 @@ mod tests {
             "perplexity",
             "rerank",
             "classify a --pair b --pairs",
+            "caption",
             "tag x --aggregation nonsense",
             "bench -r 0",
         ] {

@@ -17,7 +17,8 @@ use crate::recorder::{Keys, Recorder};
 use crate::threads::{Pool, granted_cores};
 use crate::{Error, Result};
 use llmc_abi::{
-    ABI_VERSION, Batch, Best, Entry, EntryInfo, Kind, LANES, Limits, Manifest, Per, StepCtx, StepFn,
+    ABI_VERSION, Batch, Best, Entry, EntryInfo, Input, Kind, LANES, Limits, Manifest, Per, StepCtx,
+    StepFn,
 };
 use std::ptr;
 
@@ -279,7 +280,8 @@ impl<'m> Engine<'m> {
     }
 
     /// Runs the items through an entry. `rows` are those that the entry takes: for each of its inputs
-    /// those of each item, `[ids.len(), width]`. Entries that take no ids read their number alone.
+    /// those of each item, `[ids.len(), width]`, or none for an item that has no token of the input's type.
+    /// Entries that take no ids read their number alone.
     pub fn run_of(
         &mut self,
         entry: Entry,
@@ -320,17 +322,27 @@ impl<'m> Engine<'m> {
         self.ready().info.limits
     }
 
-    /// Every input has the rows of every item.
+    /// Every input has the rows of every item, as far as it reads them.
     fn check_rows(&self, works: &[Work<'_>], rows: &[&[&[f32]]]) -> Result<()> {
-        let inputs = &self.ready().inputs;
-        let fits = |(input, given): (&Place, &&[&[f32]])| {
-            let whole = |(w, r): (&Work<'_>, &&[f32])| r.len() == w.ids.len() * input.width;
-            given.len() == works.len() && works.iter().zip(*given).all(whole)
+        let inputs = &self.ready().info.inputs;
+        let of = |i: usize, w: usize| rows.get(i).and_then(|of| of.get(w)).copied();
+        let fits = |i: usize, w: usize, work: &Work<'_>| {
+            let given = of(i, w).unwrap_or_default().len();
+            let reads = |input: &Input| {
+                let is_type = |ty| work.types.contains(&(ty as i32));
+                input.of_type.is_none_or(is_type)
+            };
+            match inputs.get(i) {
+                Some(input) if given > 0 => given == work.ids.len() * input.width as usize,
+                Some(input) => work.ids.is_empty() || !reads(input),
+                None => given == 0,
+            }
         };
-        if inputs.len() == rows.len() && inputs.iter().zip(rows).all(fits) {
+        let all = |i: usize| works.iter().enumerate().all(|(w, work)| fits(i, w, work));
+        if (0..inputs.len().max(rows.len())).all(all) {
             return Ok(());
         }
-        let names: Vec<&str> = self.ready().info.inputs.iter().map(|i| &*i.name).collect();
+        let names: Vec<&str> = inputs.iter().map(|i| &*i.name).collect();
         Err(Error::Input(format!(
             "the rows given are not those of the inputs [{}]",
             names.join(", ")
@@ -366,7 +378,8 @@ impl<'m> Engine<'m> {
             ));
         }
         let has_source = work.seq.is_some_and(|s| self.kv.source_len(s) > 0);
-        if self.ready().info.entry == Entry::Decode && !has_source {
+        let wants_source = matches!(self.ready().info.entry, Entry::Decode | Entry::Qformer);
+        if wants_source && !has_source {
             return Err(Error::Run("the sequence has no source".into()));
         }
         if work.rows != Rows::None && limits.max_rows == 0 {
@@ -537,7 +550,9 @@ impl<'m> Engine<'m> {
         for (index, span) in self.spans.iter().enumerate() {
             let work = &works[span.work];
             let whole = self.entries[self.entry].whole;
+            let asks = self.entries[self.entry].info.entry == Entry::Qformer;
             let past = match work.seq {
+                Some(_) if asks => 0,
                 Some(seq) if whole => {
                     self.kv.reserve_source(seq, span.len)?;
                     0
@@ -583,7 +598,8 @@ impl<'m> Engine<'m> {
     fn place_rows(&mut self, rows: &[&[&[f32]]]) {
         for (input, given) in self.entries[self.entry].inputs.iter().zip(rows) {
             for span in &self.spans {
-                let from = &given[span.work][span.first * input.width..];
+                let from = given.get(span.work).copied().unwrap_or_default();
+                let from = from.get(span.first * input.width..).unwrap_or_default();
                 for (t, row) in from.chunks_exact(input.width).take(span.len).enumerate() {
                     let at = input.offset / 4 + (span.token + t) * input.stride;
                     let arena = self.arena.ptr().cast::<f32>();

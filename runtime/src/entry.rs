@@ -12,8 +12,8 @@ use crate::session::Session;
 use crate::threads::granted_cores;
 use crate::timings::Timings;
 use crate::{
-    Error, Result, answer, bench, chat, classify, cli, embed, fill_mask, generate, infer, info,
-    perplexity, profile, rerank, rewrite, tag,
+    Error, Result, answer, bench, caption, chat, classify, cli, embed, fill_mask, generate, infer,
+    info, perplexity, profile, rerank, rewrite, tag,
 };
 use llmc_abi::{ABI_VERSION, Level, Program, StepFn};
 use std::ffi::{CStr, OsString};
@@ -178,6 +178,10 @@ fn start(
             payload.warm();
             answer::answer(&session, &args, &mut input, out)
         }
+        Some(Task::Caption(args)) => {
+            payload.warm();
+            caption::caption(&session, &args, out)
+        }
         Some(Task::Infer(args)) => {
             payload.warm();
             infer::infer(&session, &args)
@@ -201,7 +205,6 @@ fn start(
             session.note(&format!("{}: the weights match their digest", m.name));
             Ok(())
         }
-        Some(Task::Caption(_)) => session.need(false, "caption"),
         Some(Task::Serve(_)) => session.need(false, "serve"),
     }
 }

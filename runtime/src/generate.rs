@@ -16,6 +16,7 @@ use crate::sampling_params::SamplingParams;
 use crate::session::{Session, check_ids};
 use crate::source_text::read_source;
 use crate::text_tools::{TextTools, read_text};
+use crate::told::Given;
 use crate::{Error, Result};
 use llmc_abi::Kind;
 use std::io::{BufRead, IsTerminal, Write};
@@ -92,11 +93,12 @@ pub fn generate(
     let mut engine = session.engine(sequences, ids.len().saturating_add(new), false)?;
     let seq = engine.open()?;
     if let Some(source) = &source {
-        read_source(&mut engine, seq, source)?;
+        read_source(&mut engine, seq, source, Given::default())?;
         session.timings.mark("source");
     }
     let request = Request {
         prompt: &ids,
+        given: Given::default(),
         max_new: Some(new),
         sampling: generation.sampling,
         bias: &generation.bias,

@@ -10,13 +10,15 @@ use crate::beam_sequences::Sequences;
 use crate::engine::{Engine, Rows, StepView, Work};
 use crate::generation_flags::{Generation, GenerationFlags};
 use crate::infer_input::{Inputs, Row};
+use crate::infer_told::Known;
 use crate::kv_cache::SeqId;
 use crate::prompt_lookup;
 use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::session::Session;
 use crate::tensor_file::{Spec, TensorFile};
-use crate::{Error, Result, infer_input, infer_pair, infer_pictures};
+use crate::told::Told;
+use crate::{Error, Result, infer_input, infer_pair, infer_pictures, infer_told};
 use llmc_abi::{Entry, GenerationDefaults, Kind, Per, SpecialTokens};
 use std::path::PathBuf;
 
@@ -66,6 +68,8 @@ pub(crate) enum Source {
     Probs,
     /// The scores of a search's texts.
     Scores,
+    /// It was known before.
+    Known,
 }
 
 /// A tensor of the file.
@@ -85,6 +89,14 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
+    /// Writes the first tensors of the file.
+    pub fn with(mut self, known: Vec<Known>) -> Sink {
+        for (tensor, known) in known.iter().enumerate() {
+            self.file.write(tensor, 0, &known.values);
+        }
+        self
+    }
+
     /// Scatters the results of a step of `entry`. `first` is the row of the run's first item.
     pub fn take(&mut self, entry: Entry, view: &StepView<'_>, rows: &[Row], first: usize) {
         let own = |(_, part): &(usize, &Part)| part.entry == entry;
@@ -117,7 +129,7 @@ impl Sink {
                             }
                         }
                     }
-                    Source::Probs | Source::Scores => {}
+                    Source::Probs | Source::Scores | Source::Known => {}
                 }
             }
         }
@@ -176,13 +188,14 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
     }
     let bytes = std::fs::read(&args.input)
         .map_err(|e| Error::Input(format!("cannot read {}: {e}", args.input.display())))?;
-    if let Some(pictures) = &m.pictures {
+    let told = Told::of(m)?;
+    if let (Some(pictures), None) = (&m.pictures, &told) {
         return infer_pictures::infer(session, args, pictures, &bytes);
     }
     let new = args.generate.unwrap_or(0);
     // Samplers hold rows of the vocabulary: only where tokens are wanted.
     let logits = m.outputs.iter().position(|o| o.name == "logits");
-    let mut run = Run {
+    let run = Run {
         logits: logits.unwrap_or(0),
         vocab: logits.map_or(0, |o| m.outputs[o].width as usize),
         longest: 0,
@@ -195,12 +208,28 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
         texts: Vec::new(),
         scores: Vec::new(),
     };
-    if m.kind == Kind::EncoderDecoder {
-        return infer_pair::infer(session, args, &bytes, run);
+    if let Some(told) = &told {
+        return infer_told::infer(session, args, told, bytes, run);
     }
-    let inputs = infer_input::read(&bytes, m)
-        .map_err(|e| Error::Input(format!("{}: {e}", args.input.display())))?;
+    let named = |e| Error::Input(format!("{}: {e}", args.input.display()));
+    if m.kind == Kind::EncoderDecoder {
+        let pair = infer_input::read_pair(&bytes, m).map_err(named)?;
+        return infer_pair::infer(session, args, pair, run, Vec::new());
+    }
+    let inputs = infer_input::read(&bytes, m).map_err(named)?;
     drop(bytes);
+    rows(session, args, inputs, run, Vec::new())
+}
+
+/// Runs a batch of rows, and continues them where asked.
+pub(crate) fn rows(
+    session: &Session<'_>,
+    args: &InferArgs,
+    inputs: Inputs,
+    mut run: Run<'_>,
+    known: Vec<Known>,
+) -> Result<()> {
+    let (m, generation, new) = (session.manifest, run.generation, run.new);
     check_room(session, &inputs, new, args.generate.is_some() || args.probs)?;
 
     let longest = inputs.rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
@@ -218,7 +247,7 @@ pub fn infer(session: &Session<'_>, args: &InferArgs) -> Result<()> {
         Kind::Decoder | Kind::EncoderDecoder => at_once * copies,
     };
     let mut engine = session.engine(sequences, longest.saturating_add(new), args.hidden_states)?;
-    let mut sink = create_file(session, args, &inputs, generation.returned)?;
+    let mut sink = create_file(session, args, &inputs, generation.returned, known)?;
     run.longest = longest + new;
     let wants_tokens = args.generate.is_some() || args.probs;
     for (group, rows) in inputs.rows.chunks(at_once.max(1)).enumerate() {
@@ -262,6 +291,17 @@ pub(crate) fn works<'r>(
     rows.iter().zip(seqs).map(work).collect()
 }
 
+/// Runs rows through an entry, with what stands for some of their tokens.
+pub(crate) fn run_rows(
+    engine: &mut Engine<'_>,
+    entry: Entry,
+    (works, rows): (&[Work<'_>], &[Row]),
+    sink: &mut dyn FnMut(&StepView<'_>) -> Result<()>,
+) -> Result<()> {
+    let features: Vec<&[f32]> = rows.iter().map(|row| row.features.as_slice()).collect();
+    engine.run_of(entry, works, &[&features], sink)
+}
+
 /// Runs rows and writes what the model gives.
 pub(crate) fn forward(
     engine: &mut Engine<'_>,
@@ -271,7 +311,7 @@ pub(crate) fn forward(
     first: usize,
 ) -> Result<()> {
     let (works, entry) = (works(engine, rows, seqs), engine.manifest().entry);
-    engine.run(&works, &mut |view| {
+    run_rows(engine, entry, (&works, rows), &mut |view| {
         sink.take(entry, view, rows, first);
         Ok(())
     })
@@ -361,7 +401,7 @@ impl Run<'_> {
         let prompts = rows.iter().map(as_tokens).collect();
         let sampler = self.sampler(first as u64).keeping(1 + self.eos.len());
         let mut search = BeamSearch::new(params, sampler, self.eos, prompts, self.new);
-        engine.run(&works, &mut |view| {
+        run_rows(engine, entry, (&works, rows), &mut |view| {
             if self.writes {
                 sink.take(entry, view, rows, first);
             }
@@ -401,7 +441,7 @@ impl Run<'_> {
             }
         }
         let mut next: Vec<Vec<u32>> = vec![Vec::new(); samplers.len()];
-        engine.run(&works, &mut |view| {
+        run_rows(engine, entry, (&works, rows), &mut |view| {
             if self.writes {
                 sink.take(entry, view, rows, first);
             }
@@ -554,11 +594,12 @@ fn create_file(
     args: &InferArgs,
     inputs: &Inputs,
     returned: usize,
+    known: Vec<Known>,
 ) -> Result<Sink> {
     let m = session.manifest;
     let (b, s) = (inputs.rows.len(), inputs.columns);
-    let mut specs: Vec<Spec> = Vec::new();
-    let mut sources = Vec::new();
+    let mut specs: Vec<Spec> = known.iter().map(|k| k.spec.clone()).collect();
+    let mut sources = vec![(Source::Known, 0); known.len()];
     for (index, o) in m.outputs.iter().enumerate() {
         let width = o.width as usize;
         let shape = match o.per {
@@ -610,8 +651,6 @@ fn create_file(
         width,
         columns: s,
     };
-    Ok(Sink {
-        file,
-        parts: sources.into_iter().map(part).collect(),
-    })
+    let parts = sources.into_iter().map(part).collect();
+    Ok(Sink { file, parts }.with(known))
 }

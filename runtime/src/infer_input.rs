@@ -10,17 +10,19 @@ use llmc_abi::{Kind, Manifest};
 use safetensors::{Dtype, SafeTensors};
 
 /// A row of the batch without its padding.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     pub ids: Vec<i32>,
     /// Token types, or empty where the model takes none.
     pub types: Vec<i32>,
     /// The column of each token.
     pub columns: Vec<usize>,
+    /// The rows that the entry takes for the tokens, or empty.
+    pub features: Vec<f32>,
 }
 
 /// A checked batch `[rows.len(), columns]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     pub rows: Vec<Row>,
     pub columns: usize,
@@ -76,7 +78,7 @@ fn grid(tensors: &SafeTensors<'_>, name: &'static str) -> Result<Option<Grid>> {
 }
 
 /// The inputs of an encoder-decoder, of as many rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// No row of it is empty.
     pub source: Inputs,
@@ -97,20 +99,32 @@ pub fn read(bytes: &[u8], manifest: &Manifest) -> Result<Inputs> {
 /// Reads the inputs of an encoder-decoder.
 pub fn read_pair(bytes: &[u8], manifest: &Manifest) -> Result<Pair> {
     let tensors = open(bytes, &["input_ids", "attention_mask", "decoder_input_ids"])?;
-    let source = inputs(&tensors, manifest)?;
-    if let Some(row) = source.rows.iter().position(|row| row.ids.is_empty()) {
-        let what = format!("row {row} of `input_ids` is masked wholly: there is no source");
-        return Err(wrong(what));
+    let source = source(&tensors, manifest)?;
+    let text = text(&tensors, manifest, source.rows.len())?;
+    Ok(Pair { source, text })
+}
+
+/// What an encoder reads.
+fn source(tensors: &SafeTensors<'_>, manifest: &Manifest) -> Result<Inputs> {
+    let source = inputs(tensors, manifest)?;
+    match source.rows.iter().position(|row| row.ids.is_empty()) {
+        None => Ok(source),
+        Some(row) => Err(wrong(format!(
+            "row {row} of `input_ids` is masked wholly: there is no source"
+        ))),
     }
-    let Some(ids) = grid(&tensors, "decoder_input_ids")? else {
-        return Ok(Pair { source, text: None });
+}
+
+/// Texts about as many sources as `expected`.
+fn text(tensors: &SafeTensors<'_>, manifest: &Manifest, expected: usize) -> Result<Option<Inputs>> {
+    let Some(ids) = grid(tensors, "decoder_input_ids")? else {
+        return Ok(None);
     };
     within(&ids, manifest.vocab_size, "ids are from 0 to below")?;
     let (rows, limit) = (ids.values.len() / ids.columns, manifest.limits.max_context);
-    if rows != source.rows.len() {
+    if rows != expected {
         return Err(wrong(format!(
-            "`decoder_input_ids` has {rows} rows, `input_ids` has {}",
-            source.rows.len()
+            "`decoder_input_ids` has {rows} rows, expected {expected}"
         )));
     }
     if ids.columns > limit as usize {
@@ -121,17 +135,78 @@ pub fn read_pair(bytes: &[u8], manifest: &Manifest) -> Result<Pair> {
     }
     let row = |ids: &[i64]| Row {
         ids: ids.iter().map(|&id| id as i32).collect(),
-        types: Vec::new(),
         columns: (0..ids.len()).collect(),
+        ..Row::default()
     };
-    let text = Inputs {
+    Ok(Some(Inputs {
         rows: ids.values.chunks(ids.columns).map(row).collect(),
         columns: ids.columns,
+    }))
+}
+
+/// The inputs of a language model that is told pictures.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// `[pictures, 3, edge, edge]`.
+    pub pixels: Vec<f32>,
+    /// Where tokens stand for pictures; None: each picture is one.
+    pub prompts: Option<Inputs>,
+    /// Texts about the prompts.
+    pub text: Option<Inputs>,
+}
+
+/// Reads the inputs of a language model that is told pictures.
+pub fn read_told(bytes: &[u8], manifest: &Manifest, edge: usize) -> Result<Told> {
+    const KNOWN: [&str; 4] = [
+        "pixel_values",
+        "input_ids",
+        "attention_mask",
+        "decoder_input_ids",
+    ];
+    let is_pair = manifest.kind == Kind::EncoderDecoder;
+    let tensors = open(bytes, &KNOWN[..KNOWN.len() - usize::from(!is_pair)])?;
+    let pixels = pixels(&tensors, edge)?;
+    let prompts = match (has_ids(&tensors)?, is_pair) {
+        (false, _) => None,
+        (true, true) => Some(source(&tensors, manifest)?),
+        (true, false) => Some(inputs(&tensors, manifest)?),
     };
-    Ok(Pair {
-        source,
-        text: Some(text),
+    let pictures = pixels.len() / (3 * edge * edge).max(1);
+    let expected = prompts.as_ref().map_or(pictures, |p| p.rows.len());
+    let text = text(&tensors, manifest, expected)?;
+    Ok(Told {
+        pixels,
+        prompts,
+        text,
     })
+}
+
+/// Whether there are texts; a mask alone is refused.
+fn has_ids(tensors: &SafeTensors<'_>) -> Result<bool> {
+    let has = |name| tensors.tensor(name).is_ok();
+    match (has("input_ids"), has("attention_mask")) {
+        (false, true) => Err(wrong("the tensor `input_ids` is missing".into())),
+        (ids, _) => Ok(ids),
+    }
+}
+
+/// `pixel_values`, `[pictures, 3, edge, edge]`; empty where there are none.
+fn pixels(tensors: &SafeTensors<'_>, edge: usize) -> Result<Vec<f32>> {
+    let Ok(view) = tensors.tensor("pixel_values") else {
+        return Ok(Vec::new());
+    };
+    if !matches!(*view.shape(), [n, 3, h, w] if n > 0 && [h, w] == [edge; 2]) {
+        return Err(wrong(format!(
+            "`pixel_values` has shape {:?}, expected [batch, 3, {edge}, {edge}]",
+            view.shape()
+        )));
+    }
+    if view.dtype() != Dtype::F32 {
+        let found = view.dtype();
+        return Err(wrong(format!("`pixel_values` is {found:?}, expected F32")));
+    }
+    let float = |b: &[u8]| f32::from_bits(b.iter().rev().fold(0, |n, &x| n << 8 | u32::from(x)));
+    Ok(view.data().chunks_exact(4).map(float).collect())
 }
 
 /// The inputs of a model that reads pictures: pixel values `[pictures, 3, edge, edge]`, and texts.
@@ -158,30 +233,10 @@ pub fn read_pictured(
         false => &["pixel_values"],
     };
     let tensors = open(bytes, known)?;
-    let pixels = match tensors.tensor("pixel_values") {
-        Err(_) => Vec::new(),
-        Ok(view) => {
-            if !matches!(*view.shape(), [n, 3, h, w] if n > 0 && [h, w] == [edge; 2]) {
-                return Err(wrong(format!(
-                    "`pixel_values` has shape {:?}, expected [batch, 3, {edge}, {edge}]",
-                    view.shape()
-                )));
-            }
-            if view.dtype() != Dtype::F32 {
-                let found = view.dtype();
-                return Err(wrong(format!("`pixel_values` is {found:?}, expected F32")));
-            }
-            let float =
-                |b: &[u8]| f32::from_bits(b.iter().rev().fold(0, |n, &x| n << 8 | u32::from(x)));
-            view.data().chunks_exact(4).map(float).collect()
-        }
-    };
-    let text = match tensors.tensor("input_ids") {
-        Ok(_) => Some(inputs(&tensors, manifest)?),
-        Err(_) if tensors.tensor("attention_mask").is_ok() => {
-            return Err(wrong("the tensor `input_ids` is missing".into()));
-        }
-        Err(_) => None,
+    let pixels = pixels(&tensors, edge)?;
+    let text = match has_ids(&tensors)? {
+        true => Some(inputs(&tensors, manifest)?),
+        false => None,
     };
     Ok(Pictured { pixels, text })
 }
@@ -356,6 +411,7 @@ mod tests {
             ids: ids.into(),
             types: types.into(),
             columns: columns.into(),
+            features: Vec::new(),
         };
         assert_eq!(
             inputs.rows,

@@ -8,8 +8,9 @@
 //! (`tensor_file`).
 
 use crate::engine::{Engine, Rows, Work};
-use crate::infer::{InferArgs, Part, Run, Sink, Source, forward};
-use crate::infer_input::{self, Pair, Row};
+use crate::infer::{InferArgs, Part, Run, Sink, Source, forward, run_rows};
+use crate::infer_input::{Pair, Row};
+use crate::infer_told::Known;
 use crate::kv_cache::SeqId;
 use crate::session::Session;
 use crate::tensor_file::{Spec, TensorFile};
@@ -22,11 +23,21 @@ fn create_file(
     args: &InferArgs,
     pair: &Pair,
     run: &Run<'_>,
+    known: Vec<Known>,
 ) -> Result<Sink> {
     let (m, rows) = (session.manifest, pair.source.rows.len());
     let texts = rows.saturating_mul(run.generation.returned);
     let mut specs: Vec<Spec> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
+    for k in &known {
+        specs.push(k.spec.clone());
+        parts.push(Part {
+            entry: m.entry,
+            source: Source::Known,
+            width: 0,
+            columns: 0,
+        });
+    }
     let mut add = |(name, shape): Spec, entry, source, columns| {
         let width = shape.last().copied().unwrap_or(0);
         specs.push((name, shape));
@@ -66,7 +77,7 @@ fn create_file(
         .generate
         .map(|n| ("generated_ids".to_owned(), vec![texts, n.saturating_add(1)]));
     let file = TensorFile::create(&args.output, ids, specs)?;
-    Ok(Sink { file, parts })
+    Ok(Sink { file, parts }.with(known))
 }
 
 /// Names, origins and widths of an entry's tensors over tokens.
@@ -89,16 +100,15 @@ fn of_entry(info: &EntryInfo, prefix: &str, hidden_states: bool) -> Vec<(String,
     list
 }
 
-/// Runs `infer` on the bytes of an input file.
+/// Runs `infer` on sources and texts.
 pub(crate) fn infer(
     session: &Session<'_>,
     args: &InferArgs,
-    bytes: &[u8],
+    pair: Pair,
     mut run: Run<'_>,
+    known: Vec<Known>,
 ) -> Result<()> {
     let m = session.manifest;
-    let pair = infer_input::read_pair(bytes, m)
-        .map_err(|e| Error::Input(format!("{}: {e}", args.input.display())))?;
     let context = m.limits.max_context as usize;
     if run.new > context {
         let new = run.new;
@@ -114,11 +124,11 @@ pub(crate) fn infer(
     let (rows, copies) = (pair.source.rows.len(), run.copies());
     let at_once = rows.min((m.limits.max_seqs as usize / copies).max(1));
     let mut engine = session.engine(at_once * copies, run.longest, args.hidden_states)?;
-    let mut sink = create_file(session, args, &pair, &run)?;
+    let mut sink = create_file(session, args, &pair, &run, known)?;
     let start = Row {
         ids: vec![m.start_token() as i32],
-        types: Vec::new(),
         columns: vec![0],
+        ..Row::default()
     };
     for first in (0..rows).step_by(at_once) {
         let group = first..(first + at_once).min(rows);
@@ -156,11 +166,11 @@ fn read_sources(
         works.push(Work {
             seq,
             ids: &row.ids,
-            types: &[],
+            types: &row.types,
             rows: Rows::None,
         });
     }
-    engine.run_of(Entry::Encode, &works, &[], &mut |view| {
+    run_rows(engine, Entry::Encode, (&works, rows), &mut |view| {
         sink.take(Entry::Encode, view, rows, first);
         Ok(())
     })?;

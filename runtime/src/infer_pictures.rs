@@ -127,7 +127,7 @@ pub fn infer(
     };
     if count > 0 {
         let output = embedding(Entry::Vision, "image_embeds");
-        pictures::run(&mut engine, model, &given.pixels, &mut |view| {
+        pictures::run(&mut engine, model, &given.pixels, None, &mut |view| {
             take(Entry::Vision, view);
             if let Some(output) = output {
                 embeds[0].extend((0..view.spans.len()).map(|s| view.row(output, s).to_vec()));

@@ -34,7 +34,7 @@ fn memory(session: &Session<'_>) -> Memory {
     let plan = KvPlan {
         sequences: 1,
         tokens: m.limits.max_context as usize,
-        source: session.max_source(),
+        source: m.longest_source() as usize,
     };
     Memory {
         weights: m.weight_bytes,
@@ -60,6 +60,7 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
             .as_ref()
             .is_some_and(|h| h.task == HeadTask::ImageClassification);
     let both = m.pictures.as_ref().is_some_and(|p| p.similarity.is_some());
+    let told = reads && text && m.pictures.as_ref().is_some_and(|p| p.told.is_some());
     let one = m.head.as_ref().is_some_and(|h| h.labels.len() == 1);
     [
         ("generate", session.generates() && text),
@@ -72,11 +73,12 @@ pub fn tasks(session: &Session<'_>) -> Vec<&'static str> {
         ("tag", head(HeadTask::TokenClassification)),
         ("fill-mask", head(HeadTask::MaskedLm)),
         ("rerank", sequence && one),
-        ("answer", head(HeadTask::QuestionAnswering)),
+        ("answer", head(HeadTask::QuestionAnswering) || told),
+        ("caption", told),
         ("infer", true),
         ("tokenize", text),
         ("detokenize", text),
-        ("bench", m.pictures.is_none()),
+        ("bench", session.takes_tokens()),
         ("perplexity", session.continues_texts() && text),
         ("translate", rewrite::tasks(m).0 && text),
         ("summarize", rewrite::tasks(m).1 && text),

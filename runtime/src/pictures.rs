@@ -5,6 +5,7 @@
 
 use crate::engine::{Engine, Rows, StepView, Work};
 use crate::image;
+use crate::kv_cache::SeqId;
 use crate::session::Session;
 use crate::{Error, Result};
 use llmc_abi::{Entry, EntryInfo, Pictures};
@@ -28,11 +29,13 @@ pub fn entry(session: &Session<'_>) -> Result<EntryInfo> {
     found.ok_or_else(|| Error::Payload("pictures, but no entry that reads them".into()))
 }
 
-/// Runs pictures, `[n, 3, edge, edge]`; `sink` gets every step, whose items are pictures.
+/// Runs pictures, `[n, 3, edge, edge]`; `sink` gets every step, whose items are pictures. What queries are to look at
+/// is one picture, and becomes the source of `seq`.
 pub fn run(
     engine: &mut Engine<'_>,
     pictures: &Pictures,
     pixels: &[f32],
+    seq: Option<SeqId>,
     sink: &mut dyn FnMut(&StepView<'_>) -> Result<()>,
 ) -> Result<()> {
     let each = 3 * (pictures.image_size as usize).pow(2);
@@ -42,7 +45,7 @@ pub fn run(
         .collect();
     let ids = vec![0; pictures.tokens()];
     let work = |_: &Vec<f32>| Work {
-        seq: None,
+        seq,
         ids: &ids,
         types: &[],
         rows: Rows::None,
@@ -68,7 +71,7 @@ pub fn results(
         )));
     };
     let mut found = Vec::new();
-    run(engine, pictures, pixels, &mut |view| {
+    run(engine, pictures, pixels, None, &mut |view| {
         found.extend((0..view.spans.len()).map(|s| view.row(output, s).to_vec()));
         Ok(())
     })?;

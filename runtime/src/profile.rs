@@ -42,7 +42,7 @@ struct Test {
 
 /// Runs `profile`.
 pub fn profile(session: &Session<'_>, args: &ProfileArgs, out: &mut dyn Write) -> Result<()> {
-    session.need(session.manifest.pictures.is_none(), "profile")?;
+    session.need(session.takes_tokens(), "profile")?;
     let m = session.manifest;
     let limit = match m.kind {
         Kind::Decoder | Kind::EncoderDecoder => m.limits.max_context as usize,

@@ -5,14 +5,11 @@
 //! (`task_specific_params`). Texts beyond the longest source are cut, with one note.
 //! Not here: raw prompts (`generate`).
 
-use crate::beam_text::search_text;
-use crate::decode_loop::{Request, continue_text};
-use crate::engine::Engine;
-use crate::generation_flags::{Generation, GenerationFlags};
-use crate::session::{Session, check_ids};
-use crate::source_text::read_source;
-use crate::text_tools::TextTools;
+use crate::generation_flags::GenerationFlags;
+use crate::session::Session;
 use crate::texts::Texts;
+use crate::told::Given;
+use crate::writer::{Writer, line};
 use crate::{Error, Result};
 use llmc_abi::{Kind, Manifest};
 use std::io::{BufRead, Write};
@@ -120,100 +117,25 @@ fn rewrite(
         return Err(Error::Usage("--num-return: each text gets one line".into()));
     }
     let tools = session.text_tools()?;
-    let new = args
-        .new
-        .unwrap_or(DEFAULT_NEW)
-        .min(m.limits.max_context as usize);
-    let beams = generation.beams.map_or(1, |b| b.beams);
-    let engine = session.engine(beams, new.saturating_add(1), false)?;
-    let mut writer = Writer {
-        session,
-        tools,
-        engine,
-        generation,
-        new,
-        is_cut: false,
-    };
-    if !args.texts.are_lines() {
-        let mut texts = args.texts.texts.iter();
-        return texts.try_for_each(|text| writer.line(&format!("{prefix}{text}"), out));
-    }
-    let mut line = String::new();
-    loop {
-        line.clear();
-        match input.read_line(&mut line) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {
-                let text = line.trim_end_matches(['\n', '\r']);
-                writer.line(&format!("{prefix}{text}"), out)?;
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-                return Err(Error::Input("standard input is not UTF-8".into()));
-            }
-            Err(e) => return Err(Error::io("standard input", e)),
-        }
-    }
-}
-
-/// Writes texts about one source after the other.
-struct Writer<'s> {
-    session: &'s Session<'s>,
-    tools: TextTools<'s>,
-    engine: Engine<'s>,
-    generation: Generation,
-    new: usize,
-    /// Whether a text was too long, which is told once.
-    is_cut: bool,
-}
-
-impl Writer<'_> {
-    /// One line about `text`.
-    fn line(&mut self, text: &str, out: &mut dyn Write) -> Result<()> {
-        let (session, m) = (self.session, self.session.manifest);
-        let longest = session.max_source();
-        let (encoded, cut) = self.tools.tokenizer.encode_within(text, longest)?;
-        check_ids(m, &encoded.ids)?;
-        if cut && !std::mem::replace(&mut self.is_cut, true) {
+    let new = args.new.unwrap_or(DEFAULT_NEW);
+    let new = new.min(m.limits.max_context as usize);
+    let mut writer = Writer::new(session, generation, (1, new))?;
+    let longest = session.max_source();
+    // Whether a text was too long, which is told once.
+    let mut is_cut = false;
+    args.texts.each(input, &mut |text| {
+        let text = format!("{prefix}{text}");
+        let (encoded, cut) = tools.tokenizer.encode_within(&text, longest)?;
+        if cut && !std::mem::replace(&mut is_cut, true) {
             session.note(&format!("texts are cut at {longest} tokens"));
         }
-        let start = [m.start_token()];
-        let request = Request {
-            prompt: &start,
-            max_new: Some(self.new),
-            sampling: self.generation.sampling,
-            bias: &self.generation.bias,
-            lookup: self.generation.lookup,
-            stops: &[],
-            eos: &m.tokens.eos,
-            continues: false,
-        };
-        let seq = self.engine.open()?;
-        read_source(&mut self.engine, seq, &encoded.ids)?;
-        let tokenizer = &self.tools.tokenizer;
-        let said = match self.generation.beams {
-            Some(params) => {
-                // The search closes the sequence.
-                let search = search_text(&mut self.engine, seq, tokenizer, &request, params)?;
-                search
-                    .found
-                    .into_iter()
-                    .next()
-                    .map_or(String::new(), |f| f.text)
-            }
-            None => {
-                let mut emit = |_: Option<u32>, _: &str| -> Result<()> { Ok(()) };
-                let engine = &mut self.engine;
-                let done = continue_text(engine, seq, tokenizer, &request, &mut emit)?;
-                self.engine.close(seq);
-                done.text
-            }
-        };
+        let said = writer.write(&tools.tokenizer, &encoded.ids, Given::default())?;
         // A line for a line.
-        let said = said.replace(['\n', '\r'], " ");
-        writeln!(out, "{}", said.trim())
+        let said = said.first().map_or(String::new(), |s| line(&s.text));
+        writeln!(out, "{said}")
             .and_then(|()| out.flush())
             .map_err(|e| Error::io("standard output", e))
-    }
+    })
 }
 
 #[cfg(test)]

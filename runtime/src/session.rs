@@ -42,7 +42,7 @@ impl<'a> Session<'a> {
         let plan = KvPlan {
             sequences,
             tokens,
-            source: self.max_source(),
+            source: self.manifest.longest_source() as usize,
         };
         let engine = Engine::new(
             model,
@@ -104,6 +104,12 @@ impl<'a> Session<'a> {
     /// True for models that go on with a text, rather than write one about another.
     pub fn continues_texts(&self) -> bool {
         self.generates() && self.manifest.kind == Kind::Decoder
+    }
+
+    /// True for models that can do with tokens alone.
+    pub fn takes_tokens(&self) -> bool {
+        let pictures = self.manifest.pictures.as_ref();
+        pictures.is_none_or(|p| p.told.is_some())
     }
 
     /// Refuses a task that the model lacks.

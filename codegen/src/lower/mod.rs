@@ -188,9 +188,25 @@ fn inputs(entry: &Func) -> Vec<Input> {
             width: place.layout.len(),
             offset: place.at,
             stride: place.stride,
+            of_type: type_of_rows(entry, *p),
         })
     };
     entry.params.iter().filter_map(input).collect()
+}
+
+/// The type of the tokens whose rows of a parameter are read, where all it does is stand in for those.
+fn type_of_rows(entry: &Func, param: ValueId) -> Option<u32> {
+    let users = entry.users(param);
+    let [user] = users.as_slice() else {
+        return None;
+    };
+    match (&entry.body[*user].op, entry.body[*user].operands.as_slice()) {
+        (Op::Substitute(op), [Operand::Value(x), Operand::Value(y), Operand::Value(ids)]) => {
+            let by_type = entry.value(*ids).name == "types" && entry.params.contains(ids);
+            (by_type && *x != param && *y == param).then_some(op.id)
+        }
+        _ => None,
+    }
 }
 
 fn outputs(entry: &Func) -> Vec<Output> {

@@ -51,6 +51,18 @@ pub struct Pictures {
     pub steps: Option<ImageSteps>,
     /// Where pictures are compared with texts.
     pub similarity: Option<Similarity>,
+    /// Where texts are told pictures.
+    #[serde(default)]
+    pub told: Option<PictureTokens>,
+}
+
+/// A picture in a prompt: tokens in whose place stand the rows that the entry `qformer` gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureTokens {
+    /// The token's id.
+    pub id: u32,
+    /// How many of them a picture is.
+    pub count: u32,
 }
 
 /// Products of the embeddings of texts and pictures, both of length 1.

@@ -12,7 +12,7 @@ mod image;
 mod manifest;
 pub mod payload;
 
-pub use image::{Filter, ImageSteps, Pictures, Resize, Similarity, TextEnd};
+pub use image::{Filter, ImageSteps, PictureTokens, Pictures, Resize, Similarity, TextEnd};
 pub use manifest::*;
 
 /// Version of everything in this crate; a mismatch refuses to start.

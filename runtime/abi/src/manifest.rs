@@ -173,7 +173,9 @@ pub enum Entry {
     Encode,
     /// Continues sequences that have a source.
     Decode,
+    /// Encodes pictures; where there is a Q-Former it leaves their keys and values.
     Vision,
+    /// Queries about pictures, each of which is the source of a sequence.
     Qformer,
 }
 
@@ -227,6 +229,15 @@ impl Manifest {
     pub fn source_limit(&self) -> u32 {
         let limits = self.other(Entry::Encode).map(|e| e.limits);
         limits.map_or(0, |l| l.max_context.min(l.max_tokens))
+    }
+
+    /// The longest source of any kind: a text, or a picture that queries look at.
+    pub fn longest_source(&self) -> u32 {
+        let asked = self
+            .other(Entry::Qformer)
+            .and_then(|_| self.other(Entry::Vision));
+        let picture = asked.map_or(0, |e| e.limits.max_context);
+        self.source_limit().max(picture)
     }
 
     /// An entry besides the main one.
@@ -323,6 +334,9 @@ pub struct Input {
     pub width: u32,
     pub offset: u64,
     pub stride: u32,
+    /// Only the rows of tokens of this type are read; None: all.
+    #[serde(default)]
+    pub of_type: Option<u32>,
 }
 
 /// What a row of an output stands for.

@@ -30,6 +30,7 @@ mod tests {
             patch_size: 2,
             steps: None,
             similarity: None,
+            told: None,
         };
         let pixels: Vec<f32> = (0..48).map(|x| x as f32).collect();
         let patches = patches(&pixels, &pictures);
