@@ -104,6 +104,115 @@ fn write_header(path: &Path, header: &[u8], data: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// A language model that is told pictures: each section, and what ties them together.
+#[test]
+fn pictures_in_texts() {
+    let cases = [
+        (
+            json!({"image_token_index": null}),
+            Wrong,
+            "`image_token_index`: missing, expected an integer from 0 to 299",
+        ),
+        (
+            json!({"image_token_index": 300}),
+            Wrong,
+            "`image_token_index`: found 300",
+        ),
+        (
+            json!({"num_query_tokens": 96}),
+            Wrong,
+            "`num_query_tokens`: found 96, expected fewer than the text's positions (96)",
+        ),
+        (
+            json!({"num_query_tokens": 5}),
+            Wrong,
+            "query_tokens: found [1, 4, 24], expected [1, 5, 24]",
+        ),
+        (
+            json!({"text_config": {"model_type": "llama"}}),
+            Unsupported,
+            "`text_config.model_type`: found \"llama\"",
+        ),
+        (
+            json!({"text_config": {"word_embed_proj_dim": 12}}),
+            Unsupported,
+            "text_config.word_embed_proj_dim",
+        ),
+        (
+            json!({"text_config": {"hidden_size": 48}}),
+            Unsupported,
+            "word_embed_proj_dim",
+        ),
+        (
+            json!({"text_config": 3}),
+            Wrong,
+            "`text_config`: found 3, expected an object",
+        ),
+        (
+            json!({"vision_config": {"image_size": 20}}),
+            Wrong,
+            "`vision_config.patch_size`: found 8, expected a divisor",
+        ),
+        (
+            json!({"vision_config": {"image_size": 24}}),
+            Wrong,
+            "preprocessor_config.json makes pictures of 16 × 16",
+        ),
+        (
+            json!({"vision_config": null}),
+            Wrong,
+            "preprocessor_config.json makes pictures of 16 × 16",
+        ),
+        (
+            json!({"qformer_config": {"cross_attention_frequency": 0}}),
+            Wrong,
+            "`qformer_config.cross_attention_frequency`: found 0",
+        ),
+        (
+            json!({"qformer_config": {"cross_attention_frequency": 1}}),
+            Wrong,
+            "layer.1.crossattention.attention.key.weight: missing",
+        ),
+        (
+            json!({"qformer_config": {"use_qformer_text_input": true}}),
+            Unsupported,
+            "use_qformer_text_input",
+        ),
+        (
+            json!({"qformer_config": {"num_attention_heads": 5}}),
+            Wrong,
+            "qformer_config.num_attention_heads",
+        ),
+        (
+            json!({"qformer_config": {"position_embedding_type": "relative_key"}}),
+            Unsupported,
+            "position_embedding_type",
+        ),
+        (
+            json!({"architectures": ["Blip2ForImageTextRetrieval"]}),
+            Unsupported,
+            "Blip2ForConditionalGeneration",
+        ),
+    ];
+    for (change, kind, expected) in cases {
+        check("blip2_opt", kind, &["json", expected], |folder| {
+            edit(folder, "config.json", change)
+        });
+    }
+    check(
+        "blip2_t5",
+        Wrong,
+        &["language_model.lm_head.weight"],
+        |folder| {
+            edit(
+                folder,
+                "config.json",
+                json!({"text_config": {"vocab_size": 208}}),
+            );
+        },
+    );
+}
+
 #[test]
 fn configuration_fields() {
     // Field → value → what the error says of it.
