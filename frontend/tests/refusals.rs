@@ -195,7 +195,7 @@ fn pictures_in_texts() {
         ),
     ];
     for (change, kind, expected) in cases {
-        check("blip2_opt", kind, &["json", expected], |folder| {
+        check("blip2_opt", kind, &[expected], |folder| {
             edit(folder, "config.json", change)
         });
     }
