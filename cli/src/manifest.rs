@@ -191,7 +191,7 @@ fn head(model: &Model) -> Option<Head> {
 }
 
 /// How the model reads pictures.
-fn pictures(from: &llmc_frontend::model::Pictures) -> llmc_abi::Pictures {
+pub fn pictures(from: &llmc_frontend::model::Pictures) -> llmc_abi::Pictures {
     use llmc_frontend::blocks::TextEnd;
     let edge = from.grid.image;
     llmc_abi::Pictures {

@@ -347,6 +347,32 @@ fn t5_by_executable() {
     tasks(&case, &model);
 }
 
+/// `llmc run` gives what executables give.
+#[test]
+fn by_run() {
+    for name in CASES {
+        let case = case(name);
+        let folder = tempfile::tempdir().unwrap();
+        let (input, output) = (folder.path().join("in.st"), folder.path().join("out.st"));
+        let run = |inputs: &Tensors, args: &[&str]| {
+            golden::write(&input, inputs);
+            let files = [
+                case.dir.to_str().unwrap(),
+                input.to_str().unwrap(),
+                output.to_str().unwrap(),
+            ];
+            binaries::ok(&binaries::llmc(), &[&["run"][..], &files, args].concat());
+            golden::read(&output)
+        };
+        let inputs = batch_inputs(&case);
+        let found = run(&inputs, &GREEDY);
+        compare(&case, "run", "", &found);
+        compare(&case, "run", "batch.", &found);
+        let only = Tensors::from([("pixel_values".to_owned(), inputs["pixel_values"].clone())]);
+        compare(&case, "run", "no_prompt.", &run(&only, &UNPROMPTED));
+    }
+}
+
 /// What a task that prints JSON says: the texts of a list.
 fn texts(line: &str, list: &str) -> Vec<String> {
     let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));

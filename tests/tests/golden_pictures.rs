@@ -282,23 +282,39 @@ fn fails(program: &Path, args: &[&str]) -> (i32, String) {
     )
 }
 
-/// `run` and `verify` take tokens alone: the model is refused by what it reads.
+/// `run` gives what executables give; `verify` takes tokens alone, and refuses the model by what it reads.
 #[test]
-fn tools_of_tokens_refuse_pictures() {
-    let case = case("vit_cls");
-    let model = binaries::compile(&case.dir, &[]);
-    let input = write(&model, &case.part("in."));
-    let output = model.dir.path().join("out.st");
-    let (exe, folder) = (model.exe.to_str().unwrap(), case.dir.to_str().unwrap());
-    let (tensors, output) = (input.to_str().unwrap(), output.to_str().unwrap());
-    for args in [
-        vec!["verify", exe, "--against", folder],
-        vec!["run", folder, tensors, output],
-    ] {
-        let (code, error) = fails(&binaries::llmc(), &args);
-        assert_eq!(code, 2, "{args:?}: {error}");
-        assert!(error.contains("reads pictures"), "{args:?}: {error}");
+fn run_and_verify() {
+    for name in ["vit_cls", "clip"] {
+        let case = case(name);
+        let folder = tempfile::tempdir().unwrap();
+        let (input, output) = (folder.path().join("in.st"), folder.path().join("out.st"));
+        golden::write(&input, &case.part("in."));
+        let model = case.dir.to_str().unwrap();
+        let files = [input.to_str().unwrap(), output.to_str().unwrap()];
+        let hidden: &[&str] = if name == "clip" {
+            &[]
+        } else {
+            &["--hidden-states"]
+        };
+        binaries::ok(
+            &binaries::llmc(),
+            &[&["run", model][..], &files, hidden].concat(),
+        );
+        compare(&case, "run", &golden::read(&output));
+        let (code, error) = fails(
+            &binaries::llmc(),
+            &[&["run", model][..], &files, &["--generate", "2"]].concat(),
+        );
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains("does not generate"), "{error}");
     }
+    let case = case("vit_cls");
+    let model = binaries::compile(&case.dir, &["--target-cpu", "x86-64-v3"]);
+    let (exe, folder) = (model.exe.to_str().unwrap(), case.dir.to_str().unwrap());
+    let (code, error) = fails(&binaries::llmc(), &["verify", exe, "--against", folder]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("reads pictures"), "{error}");
 }
 
 /// Shapes of well-known models, with the parameters of their cards.

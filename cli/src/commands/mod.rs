@@ -9,6 +9,7 @@ mod module_text;
 pub mod opt;
 mod pass_report;
 pub mod run;
+mod run_pictures;
 mod stdout;
 pub mod targets;
 pub mod tokenize;

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use llmc::{Error, Result};
-use llmc_abi::{EntryInfo, Kind, Limits, Manifest};
+use llmc_abi::{EntryInfo, Kind, Limits, Manifest, Pictures};
 use llmc_frontend::{BuildOptions, Input, Model, ModelDir, Overrides};
 use llmc_ir::{
     Dims, Entry, Module, Op, Operand, TensorSource,
@@ -25,17 +25,25 @@ use llmc_runtime::{
     tensor_file::TensorFile,
 };
 
-use super::{checkpoint_weights::CheckpointWeights, module_text};
+use super::{
+    checkpoint_weights::CheckpointWeights,
+    module_text,
+    run_pictures::{self, Failure},
+};
 use crate::args::Run;
 
 /// A module, its weights, and which tokens begin, end and fill rows.
-struct Subject {
+pub(super) struct Subject {
     module: Module,
     weights: Box<dyn TensorSource>,
     eos: Vec<u32>,
     pad: u32,
+    /// What a text begins with.
+    pub bos: Option<u32>,
     /// What a text about a source begins with.
-    start: u32,
+    pub start: u32,
+    /// How pictures are read; of a module in text form nobody says it.
+    pictures: Option<Pictures>,
 }
 
 /// Evaluates and writes the outputs.
@@ -62,6 +70,15 @@ pub fn run(args: &Run) -> Result<()> {
     let manifest = manifest(&subject.module);
     let path = &args.tensors;
     let bytes = std::fs::read(path).map_err(|e| Error::text(path, format!("cannot read: {e}")))?;
+    if let Some(pictures) = &subject.pictures {
+        let read = (&subject, pictures);
+        let output = run_pictures::run(&mut evaluator, read, &manifest, &bytes, &options);
+        let output = output.map_err(|failure| match failure {
+            Failure::Input(what) => Error::text(path, what),
+            Failure::Evaluate(e) => refused(e),
+        })?;
+        return write(&args.output, &output);
+    }
     if manifest.kind == Kind::EncoderDecoder {
         let pair = infer_input::read_pair(&bytes, &manifest).map_err(|e| Error::text(path, e))?;
         let (source, text) = (batch(&pair.source), pair.text.as_ref().map(batch));
@@ -97,7 +114,9 @@ fn read_module(args: &Run) -> Result<Subject> {
         weights,
         eos: Vec::new(),
         pad: 0,
+        bos: None,
         start: 0,
+        pictures: None,
     })
 }
 
@@ -108,16 +127,14 @@ fn read_model(args: &Run) -> Result<Subject> {
     };
     let dir = ModelDir::open(&Input::resolve(&args.input)?, &overrides)?;
     let model = Model::build(&dir, &BuildOptions::default())?;
-    if model.pictures.is_some() {
-        let what = "a model that reads pictures: compile it, its executable's `infer` takes them";
-        return Err(Error::Usage(what.into()));
-    }
     let (eos, pad) = (dir.generation.eos.clone(), dir.generation.pad.unwrap_or(0));
     Ok(Subject {
+        pictures: model.pictures.as_ref().map(llmc::manifest::pictures),
         module: model.module,
         weights: Box::new(model.weights),
         eos,
         pad,
+        bos: dir.generation.bos,
         start: dir.generation.decoder_start.unwrap_or(pad),
     })
 }
@@ -190,7 +207,7 @@ fn table_rows(module: &Module, name: &str) -> Option<u32> {
 }
 
 /// The padded batch of `inputs`.
-fn batch(inputs: &Inputs) -> Batch {
+pub(super) fn batch(inputs: &Inputs) -> Batch {
     let (rows, len) = (inputs.rows.len(), inputs.columns);
     let mut ids = vec![0; rows * len];
     let mut mask = vec![false; rows * len];
