@@ -65,37 +65,62 @@ pub fn run(args: &Run) -> Result<()> {
         eos: eos.iter().map(|&id| id as i32).collect(),
         pad: subject.pad as i32,
     };
-    let refused = |e: EvalError| Error::Evaluate(e.to_string());
-    let mut evaluator = Evaluator::new(&subject.module, &*subject.weights).map_err(refused)?;
-    let manifest = manifest(&subject.module);
     let path = &args.tensors;
     let bytes = std::fs::read(path).map_err(|e| Error::text(path, format!("cannot read: {e}")))?;
-    if let Some(pictures) = &subject.pictures {
-        let read = (&subject, pictures);
-        let output = run_pictures::run(&mut evaluator, read, &manifest, &bytes, &options);
-        let output = output.map_err(|failure| match failure {
-            Failure::Input(what) => Error::text(path, what),
-            Failure::Evaluate(e) => refused(e),
-        })?;
-        return write(&args.output, &output);
+    write(&args.output, &subject.evaluate(path, &bytes, &options)?)
+}
+
+impl Subject {
+    /// Of a model.
+    pub fn of(dir: &ModelDir, model: Model) -> Subject {
+        let (eos, pad) = (dir.generation.eos.clone(), dir.generation.pad.unwrap_or(0));
+        Subject {
+            pictures: model.pictures.as_ref().map(llmc::manifest::pictures),
+            module: model.module,
+            weights: Box::new(model.weights),
+            eos,
+            pad,
+            bos: dir.generation.bos,
+            start: dir.generation.decoder_start.unwrap_or(pad),
+        }
     }
-    if manifest.kind == Kind::EncoderDecoder {
-        let pair = infer_input::read_pair(&bytes, &manifest).map_err(|e| Error::text(path, e))?;
-        let (source, text) = (batch(&pair.source), pair.text.as_ref().map(batch));
-        let start = subject.start as i32;
-        let output =
-            encoder_decoder::infer(&mut evaluator, &source, text.as_ref(), start, &options);
-        return write(&args.output, &output.map_err(refused)?);
+
+    /// What comes of the tensors of a file.
+    pub fn evaluate(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        options: &InferOptions,
+    ) -> Result<InferOutput> {
+        let refused = |e: EvalError| Error::Evaluate(e.to_string());
+        let mut evaluator = Evaluator::new(&self.module, &*self.weights).map_err(refused)?;
+        let manifest = manifest(&self.module);
+        if let Some(pictures) = &self.pictures {
+            let read = (self, pictures);
+            let output = run_pictures::run(&mut evaluator, read, &manifest, bytes, options);
+            return output.map_err(|failure| match failure {
+                Failure::Input(what) => Error::text(path, what),
+                Failure::Evaluate(e) => refused(e),
+            });
+        }
+        if manifest.kind == Kind::EncoderDecoder {
+            let pair =
+                infer_input::read_pair(bytes, &manifest).map_err(|e| Error::text(path, e))?;
+            let (source, text) = (batch(&pair.source), pair.text.as_ref().map(batch));
+            let start = self.start as i32;
+            let output =
+                encoder_decoder::infer(&mut evaluator, &source, text.as_ref(), start, options);
+            return output.map_err(refused);
+        }
+        let inputs = infer_input::read(bytes, &manifest).map_err(|e| Error::text(path, e))?;
+        if options.generate.is_some()
+            && let Some(row) = inputs.rows.iter().position(|row| row.ids.is_empty())
+        {
+            let what = format!("row {row} is masked wholly: nothing to continue");
+            return Err(Error::text(path, what));
+        }
+        infer(&mut evaluator, &batch(&inputs), options).map_err(refused)
     }
-    let inputs = infer_input::read(&bytes, &manifest).map_err(|e| Error::text(path, e))?;
-    if args.generate.is_some()
-        && let Some(row) = inputs.rows.iter().position(|row| row.ids.is_empty())
-    {
-        let what = format!("row {row} is masked wholly: nothing to continue");
-        return Err(Error::text(path, what));
-    }
-    let output = infer(&mut evaluator, &batch(&inputs), &options).map_err(refused)?;
-    write(&args.output, &output)
 }
 
 /// A module in text form; its tensors are looked up in a checkpoint.
@@ -127,16 +152,7 @@ fn read_model(args: &Run) -> Result<Subject> {
     };
     let dir = ModelDir::open(&Input::resolve(&args.input)?, &overrides)?;
     let model = Model::build(&dir, &BuildOptions::default())?;
-    let (eos, pad) = (dir.generation.eos.clone(), dir.generation.pad.unwrap_or(0));
-    Ok(Subject {
-        pictures: model.pictures.as_ref().map(llmc::manifest::pictures),
-        module: model.module,
-        weights: Box::new(model.weights),
-        eos,
-        pad,
-        bos: dir.generation.bos,
-        start: dir.generation.decoder_start.unwrap_or(pad),
-    })
+    Ok(Subject::of(&dir, model))
 }
 
 fn parse_eos(given: &str) -> Result<Vec<u32>> {

@@ -4,30 +4,22 @@
 //! against the reference evaluator, which computes the model as the family defines it, in full
 //! precision; for logits also the Kullback–Leibler divergence and the agreement of the best token.
 //!
-//! Both see the same tokens: a text's, or numbers from a fixed generator. Exit code 1 where an error
-//! is above its limit.
+//! Both see the same tokens: a text's, or numbers from a fixed generator; models that read pictures see one of such
+//! numbers. Exit code 1 where an error is above its limit.
 //!
 //! Deliberately not here: speed; the evaluator takes about a second for each 10⁹ weights × tokens,
 //! and four bytes a parameter.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 use indexmap::IndexMap;
 use llmc::{Error, Result};
 use llmc_frontend::{BuildOptions, Input, Kind, Model, ModelDir, Overrides};
-use llmc_ir::eval::{
-    EvalError, Evaluator, Tensor,
-    batch::Batch,
-    encoder_decoder,
-    infer::{InferOptions, infer},
-};
+use llmc_ir::eval::{Tensor, infer::InferOptions};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
-use super::{divergence::Divergence, stdout};
+use super::{divergence::Divergence, run::Subject, stdout};
 use crate::args::Verify;
 
 /// Largest relative error where all arithmetic is f32, and where it is not.
@@ -46,25 +38,32 @@ pub fn run(args: &Verify) -> Result<()> {
     };
     let dir = ModelDir::open(&Input::resolve(&args.against)?, &overrides)?;
     let model = Model::build(&dir, &BuildOptions::default())?;
-    if model.pictures.is_some() {
-        let what = "a model that reads pictures: verify compares what models make of tokens";
-        return Err(Error::Usage(what.into()));
-    }
     same_model(&args.executable, &info, &model)?;
-    let ids = ids(args, &model)?;
-    let expected = evaluate(&model, &ids)?;
-    let found = infer_with(&args.executable, &ids, model.kind == Kind::EncoderDecoder)?;
-    let rows = compare(&args.executable, &expected, &found)?;
+    let (inputs, tokens) = inputs(args, &model)?;
     let exact = is_exact(&info, &model);
+    // Where embeddings are all that comes out, nobody asks for more.
+    let options = InferOptions {
+        hidden_states: model
+            .pictures
+            .as_ref()
+            .is_none_or(|p| p.similarity.is_none()),
+        ..InferOptions::default()
+    };
+    let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), e))?;
+    let path = folder.path().join("in.safetensors");
+    std::fs::write(&path, &inputs).map_err(|e| Error::io("write", &path, e))?;
+    let expected = Subject::of(&dir, model).evaluate(&path, &inputs, &options)?;
+    let found = infer_with(&args.executable, &path, options.hidden_states)?;
+    let rows = compare(&args.executable, &expected.tensors, &found)?;
     let limits = Limits {
         error: args.max_error.unwrap_or(ERROR[usize::from(!exact)]),
         divergence: args.max_kl.unwrap_or(DIVERGENCE[usize::from(!exact)]),
     };
     let failed: Vec<&Row> = rows.iter().filter(|r| !limits.hold(r)).collect();
     let text = if args.json {
-        render_json(&rows, &limits, ids.len())
+        render_json(&rows, &limits, tokens)
     } else {
-        render(&rows, &limits, ids.len())
+        render(&rows, &limits, tokens)
     };
     stdout::print(&text)?;
     match failed.first() {
@@ -134,9 +133,69 @@ fn is_exact(info: &Value, model: &Model) -> bool {
     arithmetic["activations"] == "f32" && kv && arithmetic["weights"].as_object().is_some_and(kept)
 }
 
-/// The tokens that both see.
-fn ids(args: &Verify, model: &Model) -> Result<Vec<i64>> {
+/// Numbers that are the same everywhere.
+struct Numbers(u64);
+
+impl Numbers {
+    /// A number below `end`: the high bits of a linear congruential generator.
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 33) % end.max(1)
+    }
+}
+
+/// The tensors that both see, and how many tokens they are.
+fn inputs(args: &Verify, model: &Model) -> Result<(Vec<u8>, usize)> {
+    let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
+    let told = model.pictures.as_ref().and_then(|p| p.tokens);
+    let before = told.map_or(0, |(_, count)| count as usize);
     let most = model.max_context.min(model.module.dims.n) as usize;
+    let text = ids(
+        args,
+        model,
+        most.saturating_sub(before).max(1),
+        &mut numbers,
+    )?;
+    let picture = told.map_or(Vec::new(), |(id, count)| {
+        vec![i64::from(id); count as usize]
+    });
+    let ids = [picture, text.clone()].concat();
+    let bytes = |ids: &[i64]| -> Vec<u8> { ids.iter().flat_map(|id| id.to_le_bytes()).collect() };
+    let mut tokens = ids.len();
+    let mut tensors = Vec::new();
+    if model.vocab_size > 0 {
+        tensors.push(("input_ids", Dtype::I64, vec![1, ids.len()], bytes(&ids)));
+    }
+    if model.kind == Kind::EncoderDecoder {
+        // The same tokens are source and text.
+        let shape = vec![1, text.len()];
+        tensors.push(("decoder_input_ids", Dtype::I64, shape, bytes(&text)));
+    }
+    if let Some(pictures) = &model.pictures {
+        let edge = pictures.grid.image as usize;
+        let pixels = (0..3 * edge * edge).map(|_| numbers.below(4001) as f32 / 1000.0 - 2.0);
+        let data = pixels.flat_map(f32::to_le_bytes).collect();
+        tensors.push(("pixel_values", Dtype::F32, vec![1, 3, edge, edge], data));
+        if model.vocab_size == 0 {
+            tokens = pictures.grid.tokens() as usize;
+        }
+    }
+    let wrong = |e| Error::Bug(format!("the tensors for both: {e}"));
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        TensorView::new(*dtype, shape.clone(), data).map(|view| (*name, view))
+    });
+    let views = views
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(wrong)?;
+    let file = safetensors::serialize(views, None).map_err(wrong)?;
+    Ok((file, tokens))
+}
+
+/// The tokens of a text, or made up, at most so many.
+fn ids(args: &Verify, model: &Model, most: usize, numbers: &mut Numbers) -> Result<Vec<i64>> {
     if let Some(text) = &args.text {
         let printed = executable(&args.executable, &["tokenize", "--ids", "--", text])?;
         let printed = String::from_utf8_lossy(&printed);
@@ -147,61 +206,23 @@ fn ids(args: &Verify, model: &Model) -> Result<Vec<i64>> {
         ids.truncate(most);
         return Ok(ids);
     }
-    // A linear congruential generator; its high bits pick the token.
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        ((state >> 33) % u64::from(model.vocab_size.max(1))) as i64
+    let stands = model.pictures.as_ref().and_then(|p| p.tokens);
+    let count = (args.tokens as usize).clamp(1, most);
+    let ids = (0..count).map(|_| numbers.below(u64::from(model.vocab_size)) as i64);
+    // No text names a picture that is not there.
+    let plain = |id| match stands {
+        Some((token, _)) if id == i64::from(token) => 0,
+        _ => id,
     };
-    Ok((0..(args.tokens as usize).clamp(1, most))
-        .map(|_| next())
-        .collect())
-}
-
-fn evaluate(model: &Model, ids: &[i64]) -> Result<IndexMap<String, Tensor>> {
-    let refused = |e: EvalError| Error::Evaluate(e.to_string());
-    let mut evaluator = Evaluator::new(&model.module, &model.weights).map_err(refused)?;
-    let batch = Batch {
-        rows: 1,
-        len: ids.len(),
-        ids: ids.iter().map(|&id| id as i32).collect(),
-        ..Batch::default()
-    };
-    let options = InferOptions {
-        hidden_states: true,
-        ..InferOptions::default()
-    };
-    let output = match model.kind {
-        // The same tokens are source and text.
-        Kind::EncoderDecoder => {
-            encoder_decoder::infer(&mut evaluator, &batch, Some(&batch), 0, &options)
-        }
-        Kind::Decoder | Kind::Encoder => infer(&mut evaluator, &batch, &options),
-    };
-    Ok(output.map_err(refused)?.tensors)
+    Ok(ids.map(plain).collect())
 }
 
 /// Named tensors as the executable computes them.
-fn infer_with(exe: &Path, ids: &[i64], pair: bool) -> Result<IndexMap<String, Vec<f32>>> {
-    let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), e))?;
-    let path = |name: &str| -> PathBuf { folder.path().join(name) };
-    let (input, output) = (path("in.safetensors"), path("out.safetensors"));
-    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-    let names = ["input_ids", "decoder_input_ids"];
-    let given = names.iter().take(if pair { 2 } else { 1 });
-    let views = given.map(|name| {
-        let view = TensorView::new(Dtype::I64, vec![1, ids.len()], &bytes);
-        view.map(|view| (*name, view))
-    });
-    let wrong = |e| Error::text(&input, format!("cannot write: {e}"));
-    let views = views
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(wrong)?;
-    safetensors::serialize_to_file(views, None, &input).map_err(wrong)?;
+fn infer_with(exe: &Path, input: &Path, hidden: bool) -> Result<IndexMap<String, Vec<f32>>> {
+    let output = input.with_file_name("out.safetensors");
     let words = [input.to_string_lossy(), output.to_string_lossy()];
-    executable(exe, &["infer", &words[0], &words[1], "--hidden-states"])?;
+    let flags: &[&str] = if hidden { &["--hidden-states"] } else { &[] };
+    executable(exe, &[&["infer", &words[0], &words[1]], flags].concat())?;
     let bytes = std::fs::read(&output).map_err(|e| Error::io("read", &output, e))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::text(exe, format!("`infer` wrote: {e}")))?;
