@@ -3,23 +3,65 @@
 use std::path::Path;
 
 use llmc::{CompileOptions, Observer, compile};
-use llmc_frontend::Kind;
+use llmc_frontend::{Kind, Model};
 use llmc_ir::eval::{
-    Evaluator,
+    self, Evaluator,
     batch::Batch,
     encoder_decoder,
-    infer::{InferOptions, infer},
+    infer::{InferOptions, InferOutput, infer},
+    pictures::see,
 };
 use llmc_passes::{Manager, Precision, Quant, pipeline};
 use serde_json::Value;
 
 use crate::{
     binaries,
-    golden::{self, Tensor, Tensors},
+    golden::{self, Data, Tensor, Tensors},
 };
 
 /// How far an executable's f32 may be from the evaluator, relative to the largest value of a row.
 pub const F32: f32 = 2e-5;
+
+/// Pictures in rows of ids, one in each.
+struct Told {
+    token: u32,
+    rows: Vec<Vec<i64>>,
+    pixels: Tensor,
+    /// What comes of the pictures, and the rows of all of them.
+    seen: InferOutput,
+    features: eval::Tensor,
+}
+
+/// Tokens before a picture, so that one step ends in it and the next begins there.
+const BEFORE: usize = 490;
+
+/// Puts pictures into rows, where the model is told any.
+fn told(model: &Model, evaluator: &mut Evaluator<'_>, rows: &[Vec<i64>]) -> Option<Told> {
+    let pictures = model.pictures.as_ref()?;
+    let (token, count) = pictures.tokens?;
+    let with_picture = |row: &Vec<i64>| {
+        let (before, behind) = row.split_at(row.len().min(BEFORE));
+        let picture = vec![i64::from(token); count as usize];
+        [before, &picture, behind].concat()
+    };
+    let edge = pictures.grid.image as usize;
+    let wave = |i: usize| ((i * 37 % 101) as f32 / 50.0) - 1.0;
+    let pixels = eval::Tensor {
+        dims: vec![rows.len(), 3, edge, edge],
+        data: (0..rows.len() * 3 * edge * edge).map(wave).collect(),
+    };
+    let seen = see(evaluator, &pixels, false).unwrap();
+    Some(Told {
+        token,
+        rows: rows.iter().map(with_picture).collect(),
+        pixels: Tensor {
+            shape: pixels.dims,
+            data: Data::F32(pixels.data),
+        },
+        features: seen.tensors["image_features"].clone(),
+        seen,
+    })
+}
 
 /// What is compiled, and how it is compared.
 pub struct Compared<'a> {
@@ -60,6 +102,8 @@ impl Compared<'_> {
             Manager::new().run(&passes, &mut model.module).unwrap();
         }
         let mut evaluator = Evaluator::new(&model.module, &model.weights).unwrap();
+        let told = told(&model, &mut evaluator, rows);
+        let rows = told.as_ref().map_or(rows, |told| &told.rows);
         let len = rows.iter().map(Vec::len).max().unwrap();
         let pads = |row: &Vec<i64>| len - row.len();
         let ids: Vec<i64> = rows
@@ -75,6 +119,9 @@ impl Compared<'_> {
             len,
             ids: ids.iter().map(|&i| i as i32).collect(),
             mask: Some(mask.clone()),
+            pictures: told
+                .as_ref()
+                .map(|told| (told.token, told.features.clone())),
             ..Batch::default()
         };
         let options = InferOptions {
@@ -99,7 +146,7 @@ impl Compared<'_> {
             }
             Kind::Decoder | Kind::Encoder => infer(&mut evaluator, &batch, &options),
         };
-        let expected = expected.unwrap();
+        let mut expected = expected.unwrap();
 
         let shape = [rows.len(), len];
         let mask = mask.into_iter().map(i64::from).collect();
@@ -110,6 +157,10 @@ impl Compared<'_> {
         if model.kind == Kind::EncoderDecoder {
             let texts = Tensor::i64(&[rows.len(), columns], texts);
             inputs.insert("decoder_input_ids".into(), texts);
+        }
+        if let Some(told) = told {
+            inputs.insert("pixel_values".into(), told.pixels);
+            expected.tensors.extend(told.seen.tensors);
         }
         let found = self.execute(&exe, &inputs);
         let of = |(name, want): (&String, &llmc_ir::eval::Tensor)| match found.get(name) {

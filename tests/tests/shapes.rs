@@ -66,6 +66,34 @@ fn t5(class: &str, more: Value) -> Value {
     config
 }
 
+/// A picture in the text; the Q-Former has layers that look at it and others.
+fn blip2(text: Value, vision: Value, qformer: Value) -> Value {
+    let mut seen = json!({
+        "hidden_size": 36, "intermediate_size": 50, "num_hidden_layers": 1, "num_attention_heads": 3,
+        "image_size": 24, "patch_size": 6, "qkv_bias": false
+    });
+    merge(&mut seen, vision);
+    let mut asked = json!({
+        "hidden_size": 28, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 33,
+        "cross_attention_frequency": 3
+    });
+    merge(&mut asked, qformer);
+    json!({
+        "architectures": ["Blip2ForConditionalGeneration"], "model_type": "blip-2", "image_token_id": 131,
+        "num_query_tokens": 37, "initializer_range": 0.08, "torch_dtype": "float32",
+        "text_config": text, "vision_config": seen, "qformer_config": asked
+    })
+}
+
+fn opt(more: Value) -> Value {
+    let mut config = json!({
+        "model_type": "opt", "vocab_size": 132, "hidden_size": 40, "ffn_dim": 56, "num_hidden_layers": 2,
+        "num_attention_heads": 5, "max_position_embeddings": 700
+    });
+    merge(&mut config, more);
+    config
+}
+
 fn merge(into: &mut Value, more: Value) {
     for (key, value) in more.as_object().unwrap() {
         into[key] = value.clone();
@@ -288,6 +316,54 @@ fn cases() -> Vec<Case> {
                     "T5ForConditionalGeneration",
                     json!({"d_model": 256, "d_ff": 512, "num_heads": 4, "d_kv": 64,
                         "num_layers": 4, "num_decoder_layers": 8, "initializer_range": 0.03}),
+                ),
+                70,
+            )
+        },
+        case(
+            "blip-2 with opt, norms behind",
+            blip2(
+                opt(json!({"do_layer_norm_before": false})),
+                json!({}),
+                json!({}),
+            ),
+            560,
+        ),
+        case(
+            "blip-2 with t5, every layer looks",
+            blip2(
+                t5("", json!({"vocab_size": 132})),
+                json!({"qkv_bias": true, "patch_size": 12}),
+                json!({"cross_attention_frequency": 1, "num_hidden_layers": 2}),
+            ),
+            560,
+        ),
+        // What writes pictures' keys is split as what reads them is.
+        Case {
+            quant: (Quant::Q4KM, Activations::F32),
+            ..case(
+                "blip-2 q4_k_m",
+                blip2(
+                    opt(
+                        json!({"hidden_size": 256, "ffn_dim": 512, "num_hidden_layers": 8, "num_attention_heads": 4}),
+                    ),
+                    json!({"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
+                        "num_attention_heads": 4}),
+                    json!({"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 9,
+                        "num_attention_heads": 4, "cross_attention_frequency": 2}),
+                ),
+                70,
+            )
+        },
+        Case {
+            quant: (Quant::Q8_0, Activations::Auto),
+            tolerance: INT8,
+            ..case(
+                "blip-2 q8_0",
+                blip2(
+                    opt(json!({"hidden_size": 64, "ffn_dim": 96, "num_attention_heads": 4})),
+                    json!({"hidden_size": 96, "intermediate_size": 128}),
+                    json!({"hidden_size": 64, "intermediate_size": 128}),
                 ),
                 70,
             )
