@@ -343,6 +343,25 @@ fn sentinels_of_t5_are_named_where_their_rows_are_unused() {
     assert_eq!(ids(&found, ADDED), [206, 1]);
 }
 
+/// mT5 has its sentinels among the pieces: rows that are unused behind them get no names.
+#[test]
+fn sentinels_that_are_pieces_stay_the_only_ones() {
+    let [found, own] = t5_tokenizers(|tokens, scores, types, _| {
+        (tokens[205], scores[205], types[205]) = ("▁<extra_id_0>".into(), -20.0, 1);
+        for id in 200..205 {
+            (tokens[id], scores[id], types[id]) = (format!("piece{id}"), -20.0, 1);
+        }
+        for id in 206..210 {
+            tokens.push(format!("[PAD{id}]"));
+            scores.push(-10000.0);
+            types.push(5);
+        }
+    });
+    let id = |text: &str| found.token_to_id(text);
+    assert_eq!((id("▁<extra_id_0>"), id("<extra_id_0>")), (Some(205), None));
+    assert_eq!(found.get_vocab_size(true), own.get_vocab_size(true));
+}
+
 #[test]
 fn extra_spaces_are_removed_where_the_file_says_so() {
     let squeeze = "tokenizer.ggml.remove_extra_whitespaces";

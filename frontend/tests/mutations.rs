@@ -244,7 +244,7 @@ fn gguf_headers() {
         let dir = ModelDir::open(&Input::Gguf(path.clone()), &Overrides::default()).ok()?;
         Model::build(&dir, &BuildOptions::default()).ok()
     };
-    for arch in ["bert", "gemma3", "llama", "qwen2"] {
+    for arch in ["bert", "gemma3", "llama", "qwen2", "t5"] {
         for (round, ty) in [(1, 1, 2), (8, 32, 34)].into_iter().enumerate() {
             let (header, original) = gguf::Gguf::tiny(arch, ty).bytes();
             std::fs::write(&path, &original).unwrap();

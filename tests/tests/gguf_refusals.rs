@@ -16,6 +16,7 @@ use llmc_tests::{
 use refused::{Refusal, check_all, refusal};
 
 const F16: (u32, u64, u64) = (1, 1, 2);
+const F32: (u32, u64, u64) = (0, 1, 4);
 const FILE: &str = "x.gguf";
 /// Where the numbers of tensors and of keys stand.
 const TENSORS: usize = 8;
@@ -92,9 +93,17 @@ fn tensor(change: impl Fn(&mut Tensor) + Send + Sync + 'static, expected: &[&str
 #[test]
 fn whole_tiny_models_compile() {
     let folder = tempfile::tempdir().unwrap();
-    for arch in ["bert", "gemma3", "llama", "qwen2", "t5"] {
+    let blocks = (8, 32, 34);
+    for (arch, ty) in [
+        ("bert", F32),
+        ("gemma3", F32),
+        ("llama", F32),
+        ("qwen2", F32),
+        ("t5", F32),
+        ("t5", blocks),
+    ] {
         let path = folder.path().join(format!("{arch}.gguf"));
-        Gguf::tiny(arch, (0, 1, 4)).write(&path);
+        Gguf::tiny(arch, ty).write(&path);
         binaries::compile(&path, &["--target-cpu", "x86-64-v3"]);
     }
 }

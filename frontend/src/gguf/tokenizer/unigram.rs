@@ -86,14 +86,17 @@ pub fn write(tokens: &mut Vocabulary) -> Result<Value> {
 
 /// Names the sentinels where their rows are unused: T5's, behind the pieces. They are special wherever they stand.
 fn name_sentinels(tokens: &mut Vocabulary) {
-    let is_sentinel = |id: &u32| tokens.token(*id).starts_with(SENTINEL);
+    // mT5 has them as pieces, behind the mark of a space.
+    let is_sentinel = |id: &u32| tokens.token(*id).contains(SENTINEL);
     let named: Vec<u32> = tokens
         .used()
         .map(|(id, _)| id)
         .filter(is_sentinel)
         .collect();
     for id in &named {
-        tokens.set(*id, tokens.text(*id), TokenType::Control);
+        if tokens.token(*id).starts_with(SENTINEL) {
+            tokens.set(*id, tokens.text(*id), TokenType::Control);
+        }
     }
     let has = |text: &str| tokens.used().any(|(id, _)| tokens.token(id) == text);
     if !named.is_empty() || !has("</s>") || !has("<pad>") || has("<s>") {
