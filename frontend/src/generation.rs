@@ -51,8 +51,9 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Reads `generation_config.json` beside `config.json`; ids that it leaves open come from `config`, or from the
-    /// configuration of the language model in it.
+    /// Reads `generation_config.json` beside `config.json`; what it leaves open comes from `config`. Where another
+    /// configuration holds that of the language model, `text`, the ids are first of all those in there: transformers
+    /// lets the language model generate by itself.
     pub fn open(
         folder: &Path,
         config: &Config,
@@ -66,7 +67,7 @@ impl Generation {
             None
         };
         let first = own.as_ref().unwrap_or(config);
-        let all = [Some(first), Some(config), text];
+        let all = [text, Some(first), Some(config)];
         let with = |field: &str| all.into_iter().flatten().find(|c| c.has(field));
         let ids = |field: &str| with(field).unwrap_or(config).token_ids(field, vocabulary);
         let id = |field: &str| -> Result<Option<u32>> { Ok(ids(field)?.first().copied()) };

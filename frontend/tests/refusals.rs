@@ -111,7 +111,7 @@ fn pictures_in_texts() {
         (
             json!({"image_token_index": null}),
             Wrong,
-            "`image_token_index`: missing, expected an integer from 0 to 299",
+            "`image_token_index`: missing, expected the id of the token",
         ),
         (
             json!({"image_token_index": 300}),

@@ -96,6 +96,12 @@ fn build(request: &Request) -> Result<Blueprint> {
     let language = (family.build)(&Request { config: &text, task: Task::CausalLm, sentence: None })?;
     let vocabulary = text.vocab_size()?;
     let field = if c.has("image_token_id") { "image_token_id" } else { "image_token_index" };
+    if !c.has(field) {
+        return Err(c
+            .problem(field, "missing, expected the id of the token that stands for a row of a picture")
+            .help("older configurations lack it: it is the id of `<image>` in the tokenizer")
+            .input());
+    }
     let token = c.count(field, 0..=vocabulary - 1)?;
     let count = c.count_or("num_query_tokens", 1..=limits::POSITIONS, 32)?;
     if count >= language.context() {
