@@ -202,45 +202,45 @@ pub fn continue_text(
     };
     // What the last step picked, and whether Ctrl-C came meanwhile.
     let mut picked: Vec<u32> = Vec::new();
-    let entry = engine.manifest().entry;
-    let mut step =
-        |engine: &mut Engine<'_>, ids: &[i32], given: Given<'_>, rows, picked: &mut Vec<u32>| {
-            picked.clear();
-            let work = Work {
-                seq: Some(seq),
-                ids,
-                types: given.types,
-                rows,
-            };
-            let run = engine.run_of(entry, &[work], &[&[given.rows]], &mut |view| {
-                let mut pick = |row| {
-                    if gives_best && sampler.is_plainly_greedy() {
-                        sampler.take(view.best(row))
-                    } else {
-                        sampler.sample(view.row(logits, row))
-                    }
-                };
-                let span = &view.spans[0];
-                match rows {
-                    Rows::All => prompt_lookup::check(span, ids, picked, pick)?,
-                    _ if span.last => picked.push(pick(0)?),
-                    _ => {}
-                }
-                if interrupt::requested() {
-                    Err(Error::Interrupted)
-                } else {
-                    Ok(())
-                }
-            });
-            match run {
-                Ok(()) => Ok(false),
-                Err(Error::Interrupted) => Ok(true),
-                Err(e) => Err(e),
-            }
+    let mut step = |engine: &mut Engine<'_>, ids: &[i32], rows, picked: &mut Vec<u32>| {
+        picked.clear();
+        // Nothing behind the prompt.
+        let given = request.given.behind(engine.len(seq));
+        let work = Work {
+            seq: Some(seq),
+            ids,
+            types: given.types,
+            rows,
         };
+        let entry = engine.manifest().entry;
+        let run = engine.run_of(entry, &[work], &[&[given.rows]], &mut |view| {
+            let mut pick = |row| {
+                if gives_best && sampler.is_plainly_greedy() {
+                    sampler.take(view.best(row))
+                } else {
+                    sampler.sample(view.row(logits, row))
+                }
+            };
+            let span = &view.spans[0];
+            match rows {
+                Rows::All => prompt_lookup::check(span, ids, picked, pick)?,
+                _ if span.last => picked.push(pick(0)?),
+                _ => {}
+            }
+            if interrupt::requested() {
+                Err(Error::Interrupted)
+            } else {
+                Ok(())
+            }
+        });
+        match run {
+            Ok(()) => Ok(false),
+            Err(Error::Interrupted) => Ok(true),
+            Err(e) => Err(e),
+        }
+    };
     let start = Instant::now();
-    let given = request.given.behind(past);
-    let mut interrupted = step(engine, &as_i32(fresh), given, Rows::Last, &mut picked)?;
+    let mut interrupted = step(engine, &as_i32(fresh), Rows::Last, &mut picked)?;
     done.prefill = start.elapsed();
     let start = Instant::now();
     let mut fed: Vec<i32> = Vec::new();
@@ -281,7 +281,7 @@ pub fn continue_text(
         let rows = if fed.len() > 1 { Rows::All } else { Rows::Last };
         let before = engine.len(seq);
         let step_start = Instant::now();
-        interrupted = step(engine, &fed, Given::default(), rows, &mut picked)?;
+        interrupted = step(engine, &fed, rows, &mut picked)?;
         if fed.len() > 1 && !picked.is_empty() {
             done.guesses.guessed += fed.len() - 1;
             done.guesses.right += picked.len() - 1;

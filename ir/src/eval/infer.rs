@@ -42,7 +42,7 @@ pub struct InferOutput {
 pub const SPANS: [&str; 2] = ["start_logits", "end_logits"];
 
 /// A result's outermost extent, by name.
-fn over(entry: &Func) -> IndexMap<String, Sym> {
+pub(super) fn over(entry: &Func) -> IndexMap<String, Sym> {
     let dim = |ty: &Type| ty.tensor().and_then(|t| t.dims.first().copied());
     let results = entry.results.iter();
     results

@@ -4,8 +4,11 @@
 //! A picture is one sequence: a row of zeros for the class token, then its patches row by row; a patch is
 //! channel by channel, row by row.
 
-use super::{EvalError, Evaluator, SeqStep, StepInput, Tensor, infer::InferOutput};
-use crate::{Entry, Func, Module, Op, Operand, ValueId};
+use super::{
+    EvalError, Evaluator, SeqStep, StepInput, Tensor,
+    infer::{InferOutput, over},
+};
+use crate::{Entry, Func, Module, Op, Operand, Sym, ValueId};
 
 /// What the entry's parameter is called.
 const PATCHES: &str = "patches";
@@ -90,6 +93,7 @@ pub fn see(
     let Some(entry) = module.entry(Entry::Vision) else {
         return Err("the module reads no pictures".to_string().into());
     };
+    let over = over(entry);
     let param = entry
         .params
         .iter()
@@ -116,8 +120,7 @@ pub fn see(
         let most = (bounds.n as usize / queries).min(bounds.b as usize);
         at_once = at_once.min(most);
     }
-    let mut add = |name: String, part: &Tensor, pictures: usize| {
-        let per_picture = part.dims[0] == pictures;
+    let mut add = |name: String, part: &Tensor, pictures: usize, per_picture: bool| {
         let dims = match per_picture {
             true => vec![0, part.last()],
             false => vec![0, part.dims[0] / pictures, part.last()],
@@ -141,15 +144,20 @@ pub fn see(
         let out = evaluator.step_of(Entry::Vision, &input)?;
         let shown = out.results.iter();
         for (name, part) in shown.filter(|(n, _)| !n.starts_with(HIDDEN_STATES)) {
-            add(name.clone(), part, pictures);
+            add(
+                name.clone(),
+                part,
+                pictures,
+                over.get(name) == Some(&Sym::B),
+            );
         }
         for (i, h) in out.hidden.iter().enumerate().filter(|_| hidden_states) {
-            add(format!("{HIDDEN_STATES}{i}"), h, pictures);
+            add(format!("{HIDDEN_STATES}{i}"), h, pictures, false);
         }
         if let Some(queries) = queries {
             let out = evaluator.step_of(Entry::Qformer, &whole(pictures, queries))?;
             for (name, part) in &out.results {
-                add(name.clone(), part, pictures);
+                add(name.clone(), part, pictures, false);
             }
         }
         (0..pictures as u32).for_each(|id| evaluator.forget(id));
