@@ -135,6 +135,8 @@ fn configurations() {
         "qwen2",
         "mpnet_base",
         "bert_base",
+        "blip2_opt",
+        "blip2_t5",
     ] {
         run(case, "config.json", false, 300);
     }

@@ -1,7 +1,8 @@
 //! `caption`, and `answer` of models that are told pictures: what a picture shows, what a question about it is
 //! answered with.
 //!
-//! Input: pictures' files, perhaps how captions begin; or a picture and questions. Output: a line for each, or a JSON
+//! Input: pictures' files, perhaps how captions begin; or a picture and questions; names and questions also one a
+//! line on standard input. Output: a line for each, or a JSON
 //! line `{"image", "captions": […]}` or `{"question", "answers": […]}`, whose entries are `{"text", "tokens",
 //! "finish_reason", "score"}`, the score being that of a search.
 //!
@@ -22,21 +23,21 @@ use crate::writer::{Said, Writer, line};
 use crate::{Error, Result, pictures};
 use serde::Serialize;
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Arguments of `caption`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CaptionArgs {
-    /// The pictures' files
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<PathBuf>,
+    /// The pictures' files; `-` or nothing reads one a line from standard input
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
     /// What the model reads before its captions, such as `a photo of`
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// At most N new tokens for each text [default: 64]
     #[arg(short = 'n', value_name = "N")]
     pub new: Option<usize>,
-    /// Print JSON lines
+    /// Print JSON lines; always for files named on standard input
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -142,29 +143,30 @@ fn tell_plainly(said: &[Said], out: &mut dyn Write) -> Result<()> {
 }
 
 /// Runs `caption`.
-pub fn caption(session: &Session<'_>, args: &CaptionArgs, out: &mut dyn Write) -> Result<()> {
+pub fn caption(
+    session: &Session<'_>,
+    args: &CaptionArgs,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> Result<()> {
     let Some(told) = Told::of(session.manifest)? else {
         return session.need(false, "caption");
     };
+    let images = Texts {
+        texts: args.images.clone(),
+    };
+    let json = args.json || images.are_lines();
     let mut teller = Teller::new(session, told, &args.flags, args.new)?;
-    for path in &args.images {
-        let features = teller.see(path)?;
+    images.each(input, &mut |image| {
+        let features = teller.see(Path::new(image))?;
         let said = teller.tell(&features, args.prompt.as_deref())?;
-        if args.json {
-            let image = &*path.to_string_lossy();
-            texts::write_json(
-                out,
-                &Captions {
-                    image,
-                    captions: printed(said),
-                },
-            )?;
-            out.flush().map_err(|e| Error::io("standard output", e))?;
-        } else {
-            tell_plainly(&said, out)?;
+        if !json {
+            return tell_plainly(&said, out);
         }
-    }
-    Ok(())
+        let captions = printed(said);
+        texts::write_json(out, &Captions { image, captions })?;
+        out.flush().map_err(|e| Error::io("standard output", e))
+    })
 }
 
 /// Runs `answer` of a model that is told pictures.

@@ -204,6 +204,7 @@ mod tests {
             "rerank q a b --top-k 1",
             "rerank q",
             "answer --context c q --max-length 3 --window 9 --stride 2 --no-answer",
+            "caption -",
             "caption a.png b.png --prompt x -n 5 --json --beams 2",
             "answer a.png q -n 5 --temperature 0.5 --json",
             "translate --to de hello -n 5 --beams 4",
@@ -229,7 +230,6 @@ mod tests {
             "perplexity",
             "rerank",
             "classify a --pair b --pairs",
-            "caption",
             "tag x --aggregation nonsense",
             "bench -r 0",
         ] {

@@ -180,7 +180,7 @@ fn start(
         }
         Some(Task::Caption(args)) => {
             payload.warm();
-            caption::caption(&session, &args, out)
+            caption::caption(&session, &args, &mut input, out)
         }
         Some(Task::Infer(args)) => {
             payload.warm();

@@ -422,6 +422,16 @@ fn tasks(case: &Case, model: &Compiled) {
         assert_eq!(texts(line, "captions"), [detokenized(free, row)]);
     }
     assert_eq!(lines.lines().count(), 2);
+    let mut reading = std::process::Command::new(exe)
+        .args(["caption", "-", "-n", "12"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let named = files.join("\n");
+    std::io::Write::write_all(&mut reading.stdin.take().unwrap(), named.as_bytes()).unwrap();
+    let read = reading.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(read.stdout).unwrap(), lines);
     let plain = binaries::ok(
         exe,
         &["caption", &files[0], "--prompt", "a story", "-n", "9"],
