@@ -6,6 +6,9 @@
 use super::{Elem, GROUP, KernelBuilder, LANES, Ty, Value};
 use crate::mlir::Attr;
 
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
+
 /// Marks a dynamic index in `rawConstantIndices`.
 const DYNAMIC: i32 = i32::MIN;
 
@@ -69,12 +72,15 @@ impl KernelBuilder<'_> {
             .op("llvm.store", &[v, p], &[], &[("alignment", align)], vec![]);
     }
 
-    /// Asks for the cache line at `p`, which need not be readable.
-    pub fn prefetch(&mut self, p: Value) {
+    /// Asks for the cache lines of `bytes` bytes from `first` bytes behind `p` on, which need not be readable.
+    pub fn prefetch(&mut self, p: Value, first: i64, bytes: i64) {
         let attributes = [("rw", 0), ("hint", 3), ("cache", 1)]
             .map(|(name, value)| (name, Attr::Int(Elem::I32, value)));
-        self.ops
-            .op("llvm.intr.prefetch", &[p], &[], &attributes, vec![]);
+        for line in (first..first + bytes).step_by(CACHE_LINE) {
+            let line = self.offset(p, line);
+            self.ops
+                .op("llvm.intr.prefetch", &[line], &[], &attributes, vec![]);
+        }
     }
 
     /// Adds to an integer that threads share; returns what it was. What this thread wrote before is

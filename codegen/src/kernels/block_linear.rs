@@ -34,9 +34,7 @@ const CODES_K: i64 = 512;
 const F32_K: i64 = 256;
 /// How far ahead of its use a packed weight is asked for, in bytes: unpacking leaves so few loads under
 /// way that the hardware's own prefetching, which ends with each page, comes late. Bytes need none.
-const AHEAD: i64 = 8192;
-/// Bytes of a cache line.
-const LINE: usize = 64;
+pub(super) const AHEAD: i64 = 8192;
 
 /// The type of x.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -238,10 +236,7 @@ impl BlockLinear {
                 let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, block)).collect();
                 let at = b.at(w, half, form.half_bytes());
                 if form.low < 8 {
-                    for line in (AHEAD..AHEAD + form.half_bytes()).step_by(LINE) {
-                        let line = b.offset(at, line);
-                        b.prefetch(line);
-                    }
+                    b.prefetch(at, AHEAD, form.half_bytes());
                 }
                 for part in 0..form.parts() {
                     let first = part * form.part;
@@ -290,24 +285,31 @@ impl BlockLinear {
         });
     }
 
-    /// Calls `body(first unit, units)` for each piece of K.
+    /// Calls `body(first unit, units, where they are unpacked)` for each piece of K. Codes that are bytes stay
+    /// where they are.
     fn chunks(
         &self,
         b: &mut KernelBuilder<'_>,
         a: Args,
         w: Value,
-        body: impl FnOnce(&mut KernelBuilder<'_>, Value, Value),
+        body: impl FnOnce(&mut KernelBuilder<'_>, Value, Value, Value),
     ) {
-        let unpack = self.unpack().emit(b);
+        let unpack = match self.input {
+            Input::Q8 if self.form.low == 8 => None,
+            _ => Some(self.unpack().emit(b)),
+        };
         let (zero, units) = (b.i64(0), b.i64(self.form.units(self.k)));
         b.for_each(zero, units, self.chunk_units(), |b, unit| {
             let left = b.sub(units, unit);
             let most = b.i64(self.chunk_units());
             let count = b.min(left, most);
             let from = b.at(w, unit, 2 * self.form.half_bytes());
+            let Some(unpack) = unpack else {
+                return body(b, unit, count, from);
+            };
             let scales = b.offset(w, self.form.rows_at(self.k));
             b.call(&unpack, &[count, from, scales, a.panel], &[]);
-            body(b, unit, count);
+            body(b, unit, count, a.panel);
         });
     }
 
@@ -319,10 +321,9 @@ impl BlockLinear {
             x_bytes: self.x_stride * F32,
         }
         .emit(b);
-        self.chunks(b, a, w, |b, unit, count| {
+        self.chunks(b, a, w, |b, unit, count, panel| {
             let first = b.mul_const(unit, self.form.unit / BLOCK);
-            let blocks = b.mul_const(count, self.form.unit / BLOCK);
-            b.call(&tile, &[rows, x, first, a.panel, a.sums, blocks], &[]);
+            b.call(&tile, &[rows, x, first, panel, a.sums, count], &[]);
         });
         if !products.by_row() {
             return;
@@ -361,7 +362,7 @@ impl BlockLinear {
         .emit(b);
         // The pads of x hold zeros, those of a row's last unit are left out.
         let k = (self.k + LANES - 1) / LANES * LANES;
-        self.chunks(b, a, w, |b, unit, count| {
+        self.chunks(b, a, w, |b, unit, count, panel| {
             let first = b.mul_const(unit, self.form.unit);
             let length = b.mul_const(count, self.form.unit);
             let all = b.i64(k);
@@ -369,25 +370,33 @@ impl BlockLinear {
             let length = b.min(length, left);
             let x = b.at(x, first, F32);
             let stride = b.i64(self.x_stride * F32);
-            b.call(&tile, &[rows, x, stride, a.panel, a.sums, length], &[]);
+            b.call(&tile, &[rows, x, stride, panel, a.sums, length], &[]);
         });
     }
 }
 
-/// A part of a half unit as packed.
-struct Packed<'a> {
-    form: &'a Blocks,
-    at: Value,
-    part: i64,
+/// A part of a unit as packed, from some half on.
+pub(super) struct Packed<'a> {
+    pub form: &'a Blocks,
+    pub at: Value,
+    pub part: i64,
+}
+
+impl Packed<'_> {
+    fn half(&self, b: &mut KernelBuilder<'_>, half: usize) -> Value {
+        b.offset(self.at, half as i64 * self.form.half_bytes())
+    }
 }
 
 impl Weights for Packed<'_> {
-    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, _: usize) -> Value {
+    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, half: usize) -> Value {
         let group = self.part * self.form.part / 4 + group;
-        self.form.load_group(b, self.at, group)
+        let at = self.half(b, half);
+        self.form.load_group(b, at, group)
     }
 
-    fn scales(&mut self, b: &mut KernelBuilder<'_>, _: usize) -> (Value, Option<Value>) {
-        self.form.load_scales(b, self.at, self.part)
+    fn scales(&mut self, b: &mut KernelBuilder<'_>, half: usize) -> (Value, Option<Value>) {
+        let at = self.half(b, half);
+        self.form.load_scales(b, at, self.part)
     }
 }

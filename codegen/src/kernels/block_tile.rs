@@ -1,10 +1,11 @@
-//! The register tile of quantised rows and an unpacked strip.
+//! The register tile of quantised rows and a strip.
 //!
-//! In: rows of x, some units of a strip as [`super::block_unpack`] leaves them. Out: `acc += x · w`,
-//! in the order of [`Products`].
+//! In: rows of x, some units of a strip as [`super::block_unpack`] leaves them or, where codes are
+//! bytes, as packed. Out: `acc += x · w`, in the order of [`Products`].
 
 use super::{
     F32,
+    block_linear::{AHEAD, Packed},
     block_products::{BLOCK, Products, Weights},
     block_unpack::part_bytes,
 };
@@ -16,7 +17,7 @@ use crate::{
 /// Bytes of a vector.
 const VECTOR: i64 = 64;
 
-/// Emits `tile(rows: i64, x: *u8, first: i64, panel: *u8, acc: *u8, blocks: i64)`: rows of x from
+/// Emits `tile(rows: i64, x: *u8, first: i64, panel: *u8, acc: *u8, units: i64)`: rows of x from
 /// their block `first` on, `acc` `[rows][32]`; where `first` is 0 the sums start here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BlockTile {
@@ -28,7 +29,7 @@ pub(super) struct BlockTile {
 impl BlockTile {
     fn symbol(&self) -> String {
         let form = &self.products.form;
-        // What is unpacked alike is multiplied alike.
+        // What is unpacked alike is multiplied alike; codes that are bytes lie in one way for each of the two forms.
         format!(
             "block_tile_k{}_x{}_p{}_o{}{}{}{}",
             self.products.k,
@@ -62,30 +63,40 @@ impl BlockTile {
         ];
         let (most, halves) = BlockTile::shape(b);
         b.kernel(&self.symbol(), &params, |b, args| {
-            let [rows, x, first, panel, acc, blocks] = *args else {
+            let [rows, x, first, panel, acc, units] = *args else {
                 unreachable!("six parameters")
             };
             let full = b.div_const(rows, most);
             let full = b.mul_const(full, most);
             let zero = b.i64(0);
-            let piece = |b: &mut KernelBuilder<'_>, count: i64, row: Value| {
+            let piece = |b: &mut KernelBuilder<'_>, count: i64, row: Value, is_first: bool| {
                 let x = b.at(x, row, self.x_bytes);
                 let acc = b.at(acc, row, STRIP * F32);
                 for half in (0..2).step_by(halves) {
-                    self.block(b, count, halves, x, first, panel, acc, blocks, half);
+                    let ahead = is_first && half == 0 && self.is_packed();
+                    self.block(b, count, halves, x, first, panel, acc, units, half, ahead);
                 }
             };
-            b.for_each(zero, full, most, |b, row| piece(b, most, row));
+            // The first rows also ask for what comes behind these units.
+            let most_rows = b.i64(most);
+            let has_full = b.le(most_rows, rows);
+            b.when(has_full, |b| piece(b, most, zero, true));
+            b.for_each(most_rows, full, most, |b, row| piece(b, most, row, false));
             let rest = b.sub(rows, full);
             for count in 1..most {
                 let number = b.i64(count);
                 let chosen = b.eq(rest, number);
-                b.when(chosen, |b| piece(b, count, full));
+                b.when(chosen, |b| piece(b, count, full, false));
             }
         })
     }
 
-    /// `count` rows by `halves` halves from `half` on.
+    /// Whether the units are as packed.
+    fn is_packed(&self) -> bool {
+        self.products.form.low == 8
+    }
+
+    /// `count` rows by `halves` halves from `half` on; `ahead`: also asks for later units.
     #[allow(
         clippy::too_many_arguments,
         reason = "they are the function's parameters"
@@ -99,8 +110,9 @@ impl BlockTile {
         first: Value,
         panel: Value,
         acc: Value,
-        blocks: Value,
+        units: Value,
         half: i64,
+        ahead: bool,
     ) {
         let products = &self.products;
         let form = &products.form;
@@ -129,17 +141,31 @@ impl BlockTile {
             },
         );
         let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, first)).collect();
-        let panel = b.offset(panel, half * VECTOR);
-        let parts = BLOCK / form.part;
-        let size = part_bytes(form);
-        let end = b.for_carried(zero, blocks, 1, &start, |b, block, sums| {
+        let packed = self.is_packed();
+        let (from, bytes) = match packed {
+            true => (half * form.half_bytes(), 2 * form.half_bytes()),
+            false => (half * VECTOR, form.parts() * part_bytes(form)),
+        };
+        let panel = b.offset(panel, from);
+        let end = b.for_carried(zero, units, 1, &start, |b, unit, sums| {
             let mut sums = sums.to_vec();
+            let block = b.mul_const(unit, form.unit / BLOCK);
             let rows: Vec<_> = rows.iter().map(|r| r.skip(b, block)).collect();
-            let panel = b.at(panel, block, parts * size);
-            for part in 0..parts {
-                let p = b.offset(panel, part * size);
-                let mut weights = Panel { form, at: p };
-                products.part(b, &rows, 0, part, halves, &mut sums, &mut weights);
+            let at = b.at(panel, unit, bytes);
+            if ahead {
+                b.prefetch(at, AHEAD, bytes);
+            }
+            for part in 0..form.parts() {
+                let first = part * form.part;
+                let (block, in_block) = (first / BLOCK, first % BLOCK / form.part);
+                let weights: &mut dyn Weights = match packed {
+                    true => &mut Packed { form, at, part },
+                    false => {
+                        let at = b.offset(at, part * part_bytes(form));
+                        &mut Panel { form, at }
+                    }
+                };
+                products.part(b, &rows, block, in_block, halves, &mut sums, weights);
             }
             sums
         });
