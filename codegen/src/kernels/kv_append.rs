@@ -3,6 +3,9 @@
 //! In: rows of k and v, positions, the page table. Out: page columns (keys) and rows (values) in
 //! the cache's element type, to nearest even; q8_0 as `llmc_ir::quant` quantises it. A barrier must
 //! follow before `attend` reads them.
+//!
+//! A thread writes the tokens whose rows it has in other kernels of rows: those may run before this one with
+//! no barrier between.
 
 use super::kv::{BLOCK, KvElem, PAGE};
 use super::{F32, KvLayout};
