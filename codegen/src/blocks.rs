@@ -157,6 +157,11 @@ impl Blocks {
         }
     }
 
+    /// Whether codes are stored as the bytes that products read.
+    pub const fn codes_are_bytes(&self) -> bool {
+        self.low == 8
+    }
+
     /// Whether parts have a minimum.
     pub const fn has_min(&self) -> bool {
         matches!(

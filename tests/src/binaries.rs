@@ -7,6 +7,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::golden::{self, Tensors};
+
 /// The `llmc` command that cargo built beside this test.
 pub fn llmc() -> PathBuf {
     let mut dir = std::env::current_exe().unwrap();
@@ -53,6 +55,23 @@ pub fn ok(program: &Path, args: &[&str]) -> String {
 pub struct Compiled {
     pub dir: TempDir,
     pub exe: PathBuf,
+}
+
+impl Compiled {
+    /// Writes tensors beside the executable.
+    pub fn write(&self, inputs: &Tensors) -> PathBuf {
+        let path = self.dir.path().join("in.st");
+        golden::write(&path, inputs);
+        path
+    }
+
+    /// Runs `infer` on a file; what it wrote.
+    pub fn infer(&self, input: &Path, args: &[&str]) -> Tensors {
+        let output = self.dir.path().join("out.st");
+        let files = [input.to_str().unwrap(), output.to_str().unwrap()];
+        ok(&self.exe, &[&["infer"], &files[..], args].concat());
+        golden::read(&output)
+    }
 }
 
 /// Compiles `input` with further arguments.

@@ -19,7 +19,7 @@ use llmc_tests::{
     golden::{self, Case, Data, Tensor, Tensors},
 };
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const CASES: [&str; 2] = ["blip2_opt", "blip2_t5"];
 
@@ -205,21 +205,6 @@ fn t5_by_evaluator() {
     by_evaluator(CASES[1]);
 }
 
-/// Runs `infer` on a file; what it wrote.
-fn infer(model: &Compiled, input: &Path, args: &[&str]) -> Tensors {
-    let output = model.dir.path().join("out.st");
-    let mut all = vec!["infer", input.to_str().unwrap(), output.to_str().unwrap()];
-    all.extend(args);
-    binaries::ok(&model.exe, &all);
-    golden::read(&output)
-}
-
-fn write(model: &Compiled, inputs: &Tensors) -> PathBuf {
-    let path = model.dir.path().join("in.st");
-    golden::write(&path, inputs);
-    path
-}
-
 fn picture(case: &Case, index: usize) -> String {
     let path = case.dir.join(format!("image_{index}.png"));
     path.to_str().unwrap().to_owned()
@@ -274,18 +259,14 @@ fn by_executable(name: &str) -> (Case, Compiled) {
     let case = case(name);
     let model = binaries::compile(&case.dir, &[]);
     let inputs = batch_inputs(&case);
-    let both = infer(&model, &write(&model, &inputs), &GREEDY);
+    let both = model.infer(&model.write(&inputs), &GREEDY);
     compare(&case, "from tensors", "", &both);
     compare(&case, "from tensors", "batch.", &both);
-    let one = infer(
-        &model,
-        &write(&model, &inputs),
-        &[&GREEDY[..], &["-t", "1"]].concat(),
-    );
+    let one = model.infer(&model.write(&inputs), &[&GREEDY[..], &["-t", "1"]].concat());
     assert_eq!(one, both, "{name}: one thread and two");
 
     for row in 0..2 {
-        let found = infer(&model, &write(&model, &alone(&inputs, row)), &GREEDY);
+        let found = model.infer(&model.write(&alone(&inputs, row)), &GREEDY);
         for (tensor, found) in &found {
             let whole = &both[tensor];
             let each = whole.shape[1..].iter().product::<usize>();
@@ -307,11 +288,7 @@ fn by_executable(name: &str) -> (Case, Compiled) {
     let pixels = texts.remove("pixel_values").unwrap();
     let (first, second) = (picture(&case, 0), picture(&case, 1));
     let images = ["--image", &first, "--image", &second];
-    let files = infer(
-        &model,
-        &write(&model, &texts),
-        &[&GREEDY[..], &images].concat(),
-    );
+    let files = model.infer(&model.write(&texts), &[&GREEDY[..], &images].concat());
     compare(&case, "from files", "", &files);
     compare(&case, "from files", "batch.", &files);
     for (found, expected) in files["pixel_values"].floats().iter().zip(pixels.floats()) {
@@ -323,11 +300,10 @@ fn by_executable(name: &str) -> (Case, Compiled) {
 
     // Pictures alone.
     let only = Tensors::from([("pixel_values".to_owned(), pixels)]);
-    let unprompted = infer(&model, &write(&model, &only), &UNPROMPTED);
+    let unprompted = model.infer(&model.write(&only), &UNPROMPTED);
     compare(&case, "unprompted", "", &unprompted);
     compare(&case, "unprompted", "no_prompt.", &unprompted);
-    let file = infer(
-        &model,
+    let file = model.infer(
         Path::new(&first),
         &[&UNPROMPTED[..], &["--image", &second]].concat(),
     );
@@ -488,7 +464,7 @@ fn wrong_inputs_are_refused() {
         assert!(!output.exists());
     };
     let infer = |inputs: &Tensors, more: &[&str], expected: &str| {
-        let input = write(&model, inputs);
+        let input = model.write(inputs);
         let files = [input.to_str().unwrap(), output.to_str().unwrap()];
         refused(&[&["infer"][..], &files, more].concat(), expected);
     };

@@ -158,22 +158,6 @@ fn clip_by_evaluator() {
     by_evaluator("clip");
 }
 
-/// Runs `infer`; what it wrote.
-fn infer(model: &Compiled, input: &Path, args: &[&str]) -> Tensors {
-    let output = model.dir.path().join("out.st");
-    let mut all = vec!["infer", input.to_str().unwrap(), output.to_str().unwrap()];
-    all.extend(args);
-    binaries::ok(&model.exe, &all);
-    golden::read(&output)
-}
-
-/// Writes the inputs beside the executable.
-fn write(model: &Compiled, inputs: &Tensors) -> PathBuf {
-    let path = model.dir.path().join("in.st");
-    golden::write(&path, inputs);
-    path
-}
-
 fn picture(case: &Case, index: usize) -> PathBuf {
     case.dir.join(format!("image_{index}.png"))
 }
@@ -183,11 +167,11 @@ fn by_executable(name: &str, args: &[&str]) -> (Case, Compiled) {
     let case = case(name);
     let model = binaries::compile(&case.dir, &[]);
     let mut inputs = case.part("in.");
-    let both = infer(&model, &write(&model, &inputs), args);
+    let both = model.infer(&model.write(&inputs), args);
     compare(&case, "from tensors", &both);
     let one = [args, &["-t", "1"]].concat();
     assert_eq!(
-        infer(&model, &write(&model, &inputs), &one),
+        model.infer(&model.write(&inputs), &one),
         both,
         "{name}: one thread"
     );
@@ -196,14 +180,10 @@ fn by_executable(name: &str, args: &[&str]) -> (Case, Compiled) {
     let (first, second) = (picture(&case, 0), picture(&case, 1));
     let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
     let files = match inputs.is_empty() {
-        true => infer(
-            &model,
-            Path::new(first),
-            &[args, &["--image", second]].concat(),
-        ),
+        true => model.infer(Path::new(first), &[args, &["--image", second]].concat()),
         false => {
             let images = ["--image", first, "--image", second];
-            infer(&model, &write(&model, &inputs), &[args, &images].concat())
+            model.infer(&model.write(&inputs), &[args, &images].concat())
         }
     };
     compare(&case, "from files", &files);
@@ -213,7 +193,7 @@ fn by_executable(name: &str, args: &[&str]) -> (Case, Compiled) {
             "{name}: {found}, expected {expected}"
         );
     }
-    let alone = infer(&model, Path::new(second), args);
+    let alone = model.infer(Path::new(second), args);
     for (tensor, found) in alone.iter().filter(|(n, _)| *n != "pixel_values") {
         let whole = files[tensor].floats();
         assert_eq!(
@@ -348,7 +328,7 @@ fn wrong_inputs_are_refused() {
     let model = binaries::compile(&case.dir, &[]);
     let output = model.dir.path().join("out.st");
     let refused = |inputs: &Tensors, more: &[&str], expected: &str| {
-        let input = write(&model, inputs);
+        let input = model.write(inputs);
         let mut args = vec!["infer", input.to_str().unwrap(), output.to_str().unwrap()];
         args.extend(more);
         let (code, error) = fails(&model.exe, &args);

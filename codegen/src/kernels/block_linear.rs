@@ -13,7 +13,7 @@
 
 use super::{
     Epilogue, F32, TILE_ROWS, Tile,
-    block_products::{BLOCK, Products, Weights},
+    block_products::{BLOCK, Packed, Products},
     block_tile::BlockTile,
     block_unpack::{BlockUnpack, Unpacked},
     epilogue::Target,
@@ -32,8 +32,9 @@ const BLOCK_ROWS: i64 = 192;
 /// Elements of K that are unpacked at a time: as codes, and as f32.
 const CODES_K: i64 = 512;
 const F32_K: i64 = 256;
-/// How far ahead of its use a packed weight is asked for, in bytes: unpacking leaves so few loads under
-/// way that the hardware's own prefetching, which ends with each page, comes late. Bytes need none.
+/// How far ahead of its use a packed weight is asked for, in bytes: where there is much to compute, so few loads
+/// are under way that the hardware's own prefetching, which ends with each page, comes late. A single row of bytes
+/// computes little and needs none.
 pub(super) const AHEAD: i64 = 8192;
 
 /// The type of x.
@@ -95,17 +96,19 @@ impl BlockLinear {
     /// Bytes of scratch that a call uses.
     pub fn scratch_bytes(&self) -> i64 {
         let units = self.chunk_units().min(self.form.units(self.k));
-        BLOCK_ROWS * STRIP * F32 + units * self.unpack().unit_bytes()
+        let unpacked = self.unpack().map_or(0, |u| units * u.unit_bytes());
+        BLOCK_ROWS * STRIP * F32 + unpacked
     }
 
-    fn unpack(&self) -> BlockUnpack {
-        BlockUnpack {
-            form: self.form,
-            to: match self.input {
-                Input::F32 => Unpacked::F32,
-                Input::Q8 => Unpacked::Codes,
-            },
-        }
+    /// What many rows pass through; None: through the strip as packed.
+    fn unpack(&self) -> Option<BlockUnpack> {
+        let to = match self.input {
+            Input::F32 => Unpacked::F32,
+            Input::Q8 if self.form.codes_are_bytes() => return None,
+            Input::Q8 => Unpacked::Codes,
+        };
+        let form = self.form;
+        Some(BlockUnpack { form, to })
     }
 
     fn products(&self) -> Products {
@@ -235,7 +238,7 @@ impl BlockLinear {
                 let block = b.mul_const(unit, form.unit / BLOCK);
                 let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, block)).collect();
                 let at = b.at(w, half, form.half_bytes());
-                if form.low < 8 {
+                if !form.codes_are_bytes() {
                     b.prefetch(at, AHEAD, form.half_bytes());
                 }
                 for part in 0..form.parts() {
@@ -294,21 +297,18 @@ impl BlockLinear {
         w: Value,
         body: impl FnOnce(&mut KernelBuilder<'_>, Value, Value, Value),
     ) {
-        let unpack = match self.input {
-            Input::Q8 if self.form.low == 8 => None,
-            _ => Some(self.unpack().emit(b)),
-        };
+        let unpack = self.unpack().map(|unpack| unpack.emit(b));
         let (zero, units) = (b.i64(0), b.i64(self.form.units(self.k)));
         b.for_each(zero, units, self.chunk_units(), |b, unit| {
             let left = b.sub(units, unit);
             let most = b.i64(self.chunk_units());
             let count = b.min(left, most);
             let from = b.at(w, unit, 2 * self.form.half_bytes());
-            let Some(unpack) = unpack else {
+            let Some(unpack) = &unpack else {
                 return body(b, unit, count, from);
             };
             let scales = b.offset(w, self.form.rows_at(self.k));
-            b.call(&unpack, &[count, from, scales, a.panel], &[]);
+            b.call(unpack, &[count, from, scales, a.panel], &[]);
             body(b, unit, count, a.panel);
         });
     }
@@ -372,31 +372,5 @@ impl BlockLinear {
             let stride = b.i64(self.x_stride * F32);
             b.call(&tile, &[rows, x, stride, panel, a.sums, length], &[]);
         });
-    }
-}
-
-/// A part of a unit as packed, from some half on.
-pub(super) struct Packed<'a> {
-    pub form: &'a Blocks,
-    pub at: Value,
-    pub part: i64,
-}
-
-impl Packed<'_> {
-    fn half(&self, b: &mut KernelBuilder<'_>, half: usize) -> Value {
-        b.offset(self.at, half as i64 * self.form.half_bytes())
-    }
-}
-
-impl Weights for Packed<'_> {
-    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, half: usize) -> Value {
-        let group = self.part * self.form.part / 4 + group;
-        let at = self.half(b, half);
-        self.form.load_group(b, at, group)
-    }
-
-    fn scales(&mut self, b: &mut KernelBuilder<'_>, half: usize) -> (Value, Option<Value>) {
-        let at = self.half(b, half);
-        self.form.load_scales(b, at, self.part)
     }
 }

@@ -32,6 +32,32 @@ pub(super) trait Weights {
     fn scales(&mut self, b: &mut KernelBuilder<'_>, half: usize) -> (Value, Option<Value>);
 }
 
+/// A part of a unit as packed, from some half on.
+pub(super) struct Packed<'a> {
+    pub form: &'a Blocks,
+    pub at: Value,
+    pub part: i64,
+}
+
+impl Packed<'_> {
+    fn half(&self, b: &mut KernelBuilder<'_>, half: usize) -> Value {
+        b.offset(self.at, half as i64 * self.form.half_bytes())
+    }
+}
+
+impl Weights for Packed<'_> {
+    fn codes(&mut self, b: &mut KernelBuilder<'_>, group: i64, half: usize) -> Value {
+        let group = self.part * self.form.part / 4 + group;
+        let at = self.half(b, half);
+        self.form.load_group(b, at, group)
+    }
+
+    fn scales(&mut self, b: &mut KernelBuilder<'_>, half: usize) -> (Value, Option<Value>) {
+        let at = self.half(b, half);
+        self.form.load_scales(b, at, self.part)
+    }
+}
+
 /// A quantised row of x at some block: pointers that advance by 32, 4 and 8 bytes a block.
 #[derive(Clone, Copy)]
 pub(super) struct QuantRow {
@@ -124,7 +150,7 @@ impl Products {
                 let four = b.load_four(p);
                 for (h, w) in codes.iter().enumerate() {
                     let i = r * halves + h;
-                    acc[i] = if self.form.low == 8 {
+                    acc[i] = if self.form.codes_are_bytes() {
                         b.dot_wide(acc[i], *w, four)
                     } else {
                         b.dot_u8_s8(acc[i], *w, four)
@@ -161,7 +187,7 @@ impl Products {
 
     /// What an integer sum starts at; `total` is Σ a.
     pub fn start(&self, b: &mut KernelBuilder<'_>, total: Value) -> Value {
-        if self.form.low == 8 {
+        if self.form.codes_are_bytes() {
             b.start_wide(total)
         } else {
             b.start(total, self.form.offset)

@@ -5,8 +5,8 @@
 
 use super::{
     F32,
-    block_linear::{AHEAD, Packed},
-    block_products::{BLOCK, Products, Weights},
+    block_linear::AHEAD,
+    block_products::{BLOCK, Packed, Products, Weights},
     block_unpack::part_bytes,
 };
 use crate::{
@@ -37,7 +37,7 @@ impl BlockTile {
             form.part,
             form.offset,
             if form.has_min() { "_min" } else { "" },
-            if form.low == 8 { "_wide" } else { "" },
+            if form.codes_are_bytes() { "_wide" } else { "" },
             if self.products.by_row() { "_row" } else { "" },
         )
     }
@@ -73,15 +73,18 @@ impl BlockTile {
                 let x = b.at(x, row, self.x_bytes);
                 let acc = b.at(acc, row, STRIP * F32);
                 for half in (0..2).step_by(halves) {
-                    let ahead = is_first && half == 0 && self.is_packed();
+                    let ahead = is_first && half == 0;
                     self.block(b, count, halves, x, first, panel, acc, units, half, ahead);
                 }
             };
-            // The first rows also ask for what comes behind these units.
-            let most_rows = b.i64(most);
-            let has_full = b.le(most_rows, rows);
-            b.when(has_full, |b| piece(b, most, zero, true));
-            b.for_each(most_rows, full, most, |b, row| piece(b, most, row, false));
+            let mut from = zero;
+            if self.products.form.codes_are_bytes() {
+                // The units are read from memory: the first rows also ask for what comes behind them.
+                from = b.i64(most);
+                let has_full = b.le(from, rows);
+                b.when(has_full, |b| piece(b, most, zero, true));
+            }
+            b.for_each(from, full, most, |b, row| piece(b, most, row, false));
             let rest = b.sub(rows, full);
             for count in 1..most {
                 let number = b.i64(count);
@@ -89,11 +92,6 @@ impl BlockTile {
                 b.when(chosen, |b| piece(b, count, full, false));
             }
         })
-    }
-
-    /// Whether the units are as packed.
-    fn is_packed(&self) -> bool {
-        self.products.form.low == 8
     }
 
     /// `count` rows by `halves` halves from `half` on; `ahead`: also asks for later units.
@@ -141,7 +139,7 @@ impl BlockTile {
             },
         );
         let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, first)).collect();
-        let packed = self.is_packed();
+        let packed = form.codes_are_bytes();
         let (from, bytes) = match packed {
             true => (half * form.half_bytes(), 2 * form.half_bytes()),
             false => (half * VECTOR, form.parts() * part_bytes(form)),

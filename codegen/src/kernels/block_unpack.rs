@@ -30,11 +30,7 @@ pub(super) struct BlockUnpack {
 
 /// Bytes of an unpacked part of codes.
 pub(super) fn part_bytes(form: &Blocks) -> i64 {
-    let scales = match form.scales {
-        Scales::Row => 0,
-        _ if form.has_min() => 2,
-        _ => 1,
-    };
+    let scales = if form.has_min() { 2 } else { 1 };
     (form.part / 4 + scales) * 2 * VECTOR
 }
 
@@ -98,10 +94,8 @@ impl BlockUnpack {
         let (vectors, at, step) = match self.to {
             Unpacked::Codes => {
                 let mut all = loaded.codes;
-                if !by_row {
-                    all.push(loaded.scale);
-                    all.extend(loaded.min);
-                }
+                all.push(loaded.scale);
+                all.extend(loaded.min);
                 (all, part * part_bytes(form), 2 * VECTOR)
             }
             Unpacked::F32 => {

@@ -85,6 +85,24 @@ pub enum Positions {
 }
 
 impl Attention {
+    /// Scaled by 1/√head_dim, over all tokens that `mask` lets be seen; positions are in the embeddings.
+    pub fn plain(hidden: u32, heads: Heads, [q, k, v, o]: [Projection; 4], mask: Mask) -> Self {
+        Self {
+            hidden,
+            heads,
+            q,
+            k,
+            v,
+            o,
+            head_norm: None,
+            positions: Positions::Learned,
+            mask,
+            scale: f64::from(heads.dim).powf(-0.5) as f32,
+            softcap: None,
+            sinks: None,
+        }
+    }
+
     /// The same, with biases on queries, keys and values, and on the output.
     pub fn with_bias(mut self, qkv: bool, out: bool) -> Self {
         for projection in [&mut self.q, &mut self.k, &mut self.v] {

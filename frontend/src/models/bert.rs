@@ -109,22 +109,9 @@ pub fn norm(c: &Config) -> Result<Norm> {
 
 /// Attention with biases, scaled by 1/√head_dim.
 pub fn attention(c: &Config, names: [&'static str; 4], positions: Positions) -> Result<Attention> {
-    let heads = c.heads()?;
-    let [q, k, v, o] = names.map(|tensor| Projection::plain(tensor).with_bias(true));
-    Ok(Attention {
-        hidden: c.hidden_size()?,
-        heads,
-        q,
-        k,
-        v,
-        o,
-        head_norm: None,
-        positions,
-        mask: Mask::Bidirectional,
-        scale: f64::from(heads.dim).powf(-0.5) as f32,
-        softcap: None,
-        sinks: None,
-    })
+    let parts = names.map(|tensor| Projection::plain(tensor).with_bias(true));
+    let plain = Attention::plain(c.hidden_size()?, c.heads()?, parts, Mask::Bidirectional);
+    Ok(Attention { positions, ..plain })
 }
 
 /// A layer under BERT's names.

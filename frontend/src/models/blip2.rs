@@ -18,8 +18,7 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task, opt, t5};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Grid, Leading, Mlp, Norm, Pictured, Positions, Projection, Qformer, Vision, VisionHead,
-    VisionLayer,
+    Attention, Blueprint, Grid, Leading, Mlp, Norm, Pictured, Projection, Qformer, Vision, VisionHead, VisionLayer,
 };
 use crate::config::Config;
 use crate::error::Result;
@@ -126,6 +125,7 @@ fn vision(c: &Config) -> Result<Vision> {
     let bias = c.flag_or("qkv_bias", true)?;
     let qkv = Projection::plain("vision_model.encoder.layers.{layer}.self_attn.qkv").with_bias(bias);
     let [q, k, v] = qkv.split([hidden; 3]);
+    let o = part("vision_model.encoder.layers.{layer}.self_attn.projection");
     Ok(Vision {
         hidden,
         grid: Grid::read(c)?,
@@ -134,20 +134,7 @@ fn vision(c: &Config) -> Result<Vision> {
         positions: ("vision_model.embeddings.position_embedding", Leading(1)),
         pre_norm: None,
         layer: VisionLayer {
-            attention: Attention {
-                hidden,
-                heads,
-                q,
-                k,
-                v,
-                o: part("vision_model.encoder.layers.{layer}.self_attn.projection"),
-                head_norm: None,
-                positions: Positions::Learned,
-                mask: Mask::Bidirectional,
-                scale: f64::from(heads.dim).powf(-0.5) as f32,
-                softcap: None,
-                sinks: None,
-            },
+            attention: Attention::plain(hidden, heads, [q, k, v, o], Mask::Bidirectional),
             mlp: Mlp {
                 hidden,
                 inner: c.intermediate_size()?,
@@ -175,20 +162,8 @@ fn qformer(c: &Config, source: u32, count: u32, width: u32) -> Result<Qformer> {
     }
     let (hidden, heads) = (c.hidden_size()?, c.heads()?);
     let part = |tensor| Projection::plain(tensor).with_bias(true);
-    let attention = |[q, k, v, o]: [&'static str; 4]| Attention {
-        hidden,
-        heads,
-        q: part(q),
-        k: part(k),
-        v: part(v),
-        o: part(o),
-        head_norm: None,
-        positions: Positions::Learned,
-        mask: Mask::Bidirectional,
-        scale: f64::from(heads.dim).powf(-0.5) as f32,
-        softcap: None,
-        sinks: None,
-    };
+    let attention =
+        |names: [&'static str; 4]| Attention::plain(hidden, heads, names.map(part), Mask::Bidirectional);
     let layers = c.layers()?;
     let every = c.count("cross_attention_frequency", 1..=limits::LAYERS)?;
     Ok(Qformer {

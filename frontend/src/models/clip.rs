@@ -16,7 +16,7 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Dual, Embeddings, Grid, Leading, Mlp, Norm, Positions, Projection, Table, TextEnd,
+    Attention, Blueprint, Dual, Embeddings, Grid, Leading, Mlp, Norm, Projection, Table, TextEnd,
     TextTower, Vision, VisionHead, VisionLayer,
 };
 use crate::config::Config;
@@ -97,20 +97,7 @@ fn layer(c: &Config, names: [&'static str; 8], mask: Mask) -> Result<VisionLayer
     let (hidden, heads) = (c.hidden_size()?, c.heads()?);
     let part = |i: usize| Projection::plain(names[i]).with_bias(true);
     Ok(VisionLayer {
-        attention: Attention {
-            hidden,
-            heads,
-            q: part(0),
-            k: part(1),
-            v: part(2),
-            o: part(3),
-            head_norm: None,
-            positions: Positions::Learned,
-            mask,
-            scale: f64::from(heads.dim).powf(-0.5) as f32,
-            softcap: None,
-            sinks: None,
-        },
+        attention: Attention::plain(hidden, heads, [part(0), part(1), part(2), part(3)], mask),
         mlp: Mlp {
             hidden,
             inner: c.intermediate_size()?,

@@ -9,7 +9,7 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task, llama};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Arrangement, Attention, Blueprint, Decoder, DecoderLayer, Embeddings, Mlp, Narrow, Norm, Positions, Projection,
+    Arrangement, Attention, Blueprint, Decoder, DecoderLayer, Embeddings, Mlp, Narrow, Norm, Projection,
     Table,
 };
 use crate::error::Result;
@@ -43,20 +43,17 @@ fn build(request: &Request) -> Result<Blueprint> {
     );
     let layer = DecoderLayer {
         name: "layer",
-        attention: Attention {
+        attention: Attention::plain(
             hidden,
             heads,
-            q: part("model.decoder.layers.{layer}.self_attn.q_proj"),
-            k: part("model.decoder.layers.{layer}.self_attn.k_proj"),
-            v: part("model.decoder.layers.{layer}.self_attn.v_proj"),
-            o: part("model.decoder.layers.{layer}.self_attn.out_proj"),
-            head_norm: None,
-            positions: Positions::Learned,
-            mask: Mask::causal(None),
-            scale: f64::from(heads.dim).powf(-0.5) as f32,
-            softcap: None,
-            sinks: None,
-        },
+            [
+                part("model.decoder.layers.{layer}.self_attn.q_proj"),
+                part("model.decoder.layers.{layer}.self_attn.k_proj"),
+                part("model.decoder.layers.{layer}.self_attn.v_proj"),
+                part("model.decoder.layers.{layer}.self_attn.out_proj"),
+            ],
+            Mask::causal(None),
+        ),
         mlp: Mlp {
             hidden,
             inner: c.count("ffn_dim", 1..=limits::WIDTH)?,

@@ -13,7 +13,7 @@ use llmc_ir::Mask;
 use super::{Family, Request, Task};
 use crate::blocks::mlp::activation;
 use crate::blocks::{
-    Attention, Blueprint, Grid, Leading, Mlp, Norm, Positions, Projection, Vision, VisionHead, VisionLayer,
+    Attention, Blueprint, Grid, Leading, Mlp, Norm, Projection, Vision, VisionHead, VisionLayer,
 };
 use crate::error::Result;
 use crate::labels::Labels;
@@ -49,20 +49,17 @@ fn build(request: &Request) -> Result<Blueprint> {
         positions: ("embeddings.position_embeddings", Leading(1)),
         pre_norm: None,
         layer: VisionLayer {
-            attention: Attention {
+            attention: Attention::plain(
                 hidden,
                 heads,
-                q: Projection::plain("encoder.layer.{layer}.attention.attention.query"),
-                k: Projection::plain("encoder.layer.{layer}.attention.attention.key"),
-                v: Projection::plain("encoder.layer.{layer}.attention.attention.value"),
-                o: Projection::plain("encoder.layer.{layer}.attention.output.dense"),
-                head_norm: None,
-                positions: Positions::Learned,
-                mask: Mask::Bidirectional,
-                scale: f64::from(heads.dim).powf(-0.5) as f32,
-                softcap: None,
-                sinks: None,
-            }
+                [
+                    Projection::plain("encoder.layer.{layer}.attention.attention.query"),
+                    Projection::plain("encoder.layer.{layer}.attention.attention.key"),
+                    Projection::plain("encoder.layer.{layer}.attention.attention.value"),
+                    Projection::plain("encoder.layer.{layer}.attention.output.dense"),
+                ],
+                Mask::Bidirectional,
+            )
             .with_bias(bias, true),
             mlp: Mlp {
                 hidden,

@@ -70,9 +70,7 @@ impl Batch {
         };
         Ok((0..self.rows).map(row).collect())
     }
-}
 
-impl Batch {
     /// The rows without their padding, pictures in their places.
     pub fn rows_with_pictures(&self) -> Result<Vec<Row>, EvalError> {
         let mut rows = self.unpad()?;
