@@ -155,6 +155,7 @@ impl fmt::Display for Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Group;
 
     #[test]
     fn pads_each_part_on_its_own() {
@@ -188,11 +189,15 @@ mod tests {
             (units(DType::F32), units(DType::BF16)),
             (Some(112), Some(56))
         );
-        // 128 codes, 4 scales, 4 sums, 8 half sums.
-        let q8 = units(DType::Q8(crate::Group::Block));
+        let q8 = |group| units(DType::Q8(group));
+        // 128 codes, 4 scales, 4 sums, 8 half sums, 4 starts.
+        let block = (128u32 + 80).next_multiple_of(64) / 4;
+        // 128 codes, scale, sum, start.
+        let row = (128u32 + 12).next_multiple_of(64) / 4;
         assert_eq!(
-            (q8, units(DType::Int8)),
-            (Some((128u32 + 64).next_multiple_of(64) / 4), None)
+            (q8(Group::Block), q8(Group::Row), q8(Group::Pair)),
+            (Some(block), Some(row), Some(2 * row))
         );
+        assert_eq!(units(DType::Int8), None);
     }
 }

@@ -20,13 +20,28 @@ pub enum DType {
     Q8(Group),
 }
 
-/// Which elements of a quantised activation share a scale.
+/// Which elements of a quantised activation share a scale, and how many codes each has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Group {
     /// 32 neighbours along the last axis.
     Block,
     /// The whole row.
     Row,
+    /// The whole row, and two codes for each element: the second says what the first leaves over.
+    Pair,
+}
+
+impl Group {
+    /// All groups, in the order of the documentation.
+    pub const ALL: [Group; 3] = [Group::Block, Group::Row, Group::Pair];
+
+    /// Codes of an element.
+    pub fn codes(self) -> u32 {
+        match self {
+            Group::Block | Group::Row => 1,
+            Group::Pair => 2,
+        }
+    }
 }
 
 impl DType {
@@ -36,8 +51,9 @@ impl DType {
     /// All element types.
     pub fn all() -> impl Iterator<Item = DType> {
         let blocks = Format::ALL.into_iter().map(DType::Block);
-        let rest = [DType::Int8, DType::Q8(Group::Block), DType::Q8(Group::Row)];
-        Self::PLAIN.into_iter().chain(blocks).chain(rest)
+        let activations = Group::ALL.into_iter().map(DType::Q8);
+        let numbers = Self::PLAIN.into_iter().chain(blocks);
+        numbers.chain([DType::Int8]).chain(activations)
     }
 
     /// The text syntax.
@@ -51,6 +67,7 @@ impl DType {
             DType::Int8 => "int8",
             DType::Q8(Group::Block) => "q8_block",
             DType::Q8(Group::Row) => "q8_row",
+            DType::Q8(Group::Pair) => "q8_pair",
         }
     }
 
@@ -73,7 +90,8 @@ impl DType {
         match self {
             DType::Block(format) => format.block_len() as u32,
             DType::Q8(Group::Block) => 32,
-            DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::Int8 | DType::Q8(_) => 1,
+            DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::Int8 => 1,
+            DType::Q8(Group::Row | Group::Pair) => 1,
         }
     }
 
@@ -85,6 +103,7 @@ impl DType {
             DType::F16 | DType::BF16 => cols * 2,
             DType::Block(f) => cols / f.block_len() as u64 * f.block_bytes() as u64,
             DType::Int8 | DType::Q8(Group::Row) => cols + 4,
+            DType::Q8(Group::Pair) => 2 * (cols + 4),
             DType::Q8(Group::Block) => cols + cols / 32 * 4,
         }
     }

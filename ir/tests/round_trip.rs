@@ -230,6 +230,7 @@ fn op() -> impl Strategy<Value = Op> {
             None,
             Some(DType::BF16),
             Some(DType::Q8(llmc_ir::Group::Block)),
+            Some(DType::Q8(llmc_ir::Group::Pair)),
         ]))
             .prop_map(|(bias, act, limit, shift, inner)| {
                 let gate = Gate { act, limit, shift };

@@ -65,7 +65,7 @@ impl OpDef for Experts {
             None => None,
             Some(w) => match DType::from_name(&w) {
                 Some(d @ (DType::BF16 | DType::Q8(_))) => Some(d),
-                _ => return Err(format!("`inner` is {w}, expected bf16, q8_block or q8_row")),
+                _ => return Err(format!("`inner` is {w}, expected bf16, q8_block, q8_row or q8_pair")),
             },
         };
         Ok(Experts { bias: attrs.flag("bias")?, gate: Gate::read(attrs)?, inner })

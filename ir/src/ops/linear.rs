@@ -11,7 +11,7 @@
 //! | f32, f16 | f32 |
 //! | bf16 | f32, bf16 |
 //! | block formats | f32, q8_block |
-//! | int8 | f32, q8_row |
+//! | int8 | f32, q8_row, q8_block, q8_pair |
 //!
 //! Quantised x comes out of `quantize`, which does the norm then.
 
@@ -30,8 +30,8 @@ pub(super) fn multiplies(x: DType, w: DType) -> bool {
     match (x, w) {
         (DType::F32, _) => true,
         (DType::BF16, w) => w == DType::BF16,
-        (DType::Q8(Group::Block), w) => matches!(w, DType::Block(_)),
-        (DType::Q8(Group::Row), w) => w == DType::Int8,
+        (DType::Q8(Group::Block), w) => matches!(w, DType::Block(_) | DType::Int8),
+        (DType::Q8(Group::Row | Group::Pair), w) => w == DType::Int8,
         (DType::F16 | DType::I32 | DType::Block(_) | DType::Int8, _) => false,
     }
 }

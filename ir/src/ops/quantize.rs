@@ -1,5 +1,5 @@
 //! `quantize %x[, @norm_w[, @norm_b]] {to, norm}`: x as a linear's product reads it in fewer bits.
-//! `f32[n, K] → to[n, K]`, where `to` is `q8_block`, `q8_row` or `bf16`.
+//! `f32[n, K] → to[n, K]`, where `to` is `q8_block`, `q8_row`, `q8_pair` or `bf16`.
 //!
 //! x is normalised over K first where `norm` says so. The codes of the 8-bit types and their scales:
 //! [`crate::quant::activation`]; bf16 is rounded to nearest even. The evaluator's value is what the
@@ -24,7 +24,12 @@ pub struct Quantize {
 
 impl Quantize {
     /// What x may become.
-    pub const TYPES: [DType; 3] = [DType::BF16, DType::Q8(Group::Block), DType::Q8(Group::Row)];
+    pub const TYPES: [DType; 4] = [
+        DType::BF16,
+        DType::Q8(Group::Block),
+        DType::Q8(Group::Row),
+        DType::Q8(Group::Pair),
+    ];
 }
 
 impl OpDef for Quantize {

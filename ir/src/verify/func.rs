@@ -94,9 +94,9 @@ fn elements(t: &TensorType) -> Result<(), String> {
                 t.dtype.block_len()
             )),
         },
-        DType::F16 | DType::Block(_) | DType::Int8 => {
-            Err(format!("{t}: expected f32, i32, bf16, q8_block or q8_row"))
-        }
+        DType::F16 | DType::Block(_) | DType::Int8 => Err(format!(
+            "{t}: expected f32, i32, bf16, q8_block, q8_row or q8_pair"
+        )),
     }
 }
 
