@@ -7,7 +7,7 @@ use super::{F32, Norm};
 use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
 use llmc_ir::{
     Group,
-    quant::activation::{BLOCK, RowForm, TINY},
+    quant::activation::{BLOCK, PAIR_BITS, RowForm, TINY, most},
 };
 
 /// What rows become.
@@ -48,6 +48,7 @@ impl Quantize {
             Rows::Bf16 => "bf16",
             Rows::Q8(Group::Block) => "block",
             Rows::Q8(Group::Row) => "row",
+            Rows::Q8(Group::Pair) => "pair",
         };
         let mut name = format!("quantize_{to}_x{}_y{}", self.x_stride, self.y_stride);
         for (start, length) in &self.segments {
@@ -121,7 +122,7 @@ impl Quantize {
                 match self.to {
                     Rows::Bf16 => self.narrow(b, x, y),
                     Rows::Q8(Group::Block) => self.blocks(b, x, y),
-                    Rows::Q8(Group::Row) => self.row(b, x, y),
+                    Rows::Q8(group @ (Group::Row | Group::Pair)) => self.row(b, group, x, y),
                 }
             });
         })
@@ -146,8 +147,8 @@ impl Quantize {
         assert_eq!(done, self.width, "the runs make up a row");
     }
 
-    fn scale(&self, b: &mut KernelBuilder<'_>, largest: Value) -> Scale {
-        let (most, zero, tiny) = (b.f32(127.0), b.f32(0.0), b.f32(TINY));
+    fn scale(&self, b: &mut KernelBuilder<'_>, group: Group, largest: Value) -> Scale {
+        let (most, zero, tiny) = (b.f32(most(group)), b.f32(0.0), b.f32(TINY));
         let none = b.lt(largest, tiny);
         let inverse = b.div(most, largest);
         let scale = b.div(largest, most);
@@ -157,15 +158,18 @@ impl Quantize {
         }
     }
 
-    /// Stores the codes of 16 values at `p`; returns them as i32.
-    fn codes(&self, b: &mut KernelBuilder<'_>, v: Value, inverse: Value, p: Value) -> Value {
+    /// 16 values in steps of their scale, i32.
+    fn steps(&self, b: &mut KernelBuilder<'_>, v: Value, inverse: Value) -> Value {
         let inverse = b.broadcast(inverse);
         let v = b.mul(v, inverse);
         let v = b.round_even(v);
-        let codes = b.to_int(v, Elem::I32);
+        b.to_int(v, Elem::I32)
+    }
+
+    /// Stores 16 codes, i32, at `p`.
+    fn put_codes(&self, b: &mut KernelBuilder<'_>, codes: Value, p: Value) {
         let bytes = b.truncate(codes, Elem::I8);
         b.store(bytes, p);
-        codes
     }
 
     fn blocks(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
@@ -184,19 +188,22 @@ impl Quantize {
             let sizes = values.map(|v| b.abs(v));
             let largest = b.max(sizes[0], sizes[1]);
             let largest = b.max_lanes(largest);
-            let scale = self.scale(b, largest);
+            let scale = self.scale(b, Group::Block, largest);
             put(b, scale.scale, form.scales, block, F32, 0);
             let to = b.at(y, block, BLOCK as i64);
             let mut total = None;
             for (half, v) in (0..).zip(values) {
                 let p = b.offset(to, half * LANES);
-                let codes = self.codes(b, v, scale.inverse, p);
+                let codes = self.steps(b, v, scale.inverse);
+                self.put_codes(b, codes, p);
                 let sum = b.sum_lanes(codes);
                 put(b, sum, form.half_sums, block, 2 * F32, half * F32);
                 total = Some(total.map_or(sum, |t| b.add(t, sum)));
             }
             let total = total.expect("two halves");
             put(b, total, form.sums, block, F32, 0);
+            let start = b.mul_const(total, -128);
+            put(b, start, form.starts, block, F32, 0);
         });
         // The row's last unit may be half a one.
         if self.width % 64 != 0 {
@@ -206,6 +213,7 @@ impl Quantize {
             put(b, none, form.sums, block, F32, 0);
             put(b, none, form.half_sums, block, 2 * F32, 0);
             put(b, none, form.half_sums, block, 2 * F32, F32);
+            put(b, none, form.starts, block, F32, 0);
             let zeros = b.bytes(zeros);
             let zeros = b.shuffle(zeros, zeros, &(0..BLOCK as i64).collect::<Vec<_>>());
             let p = b.offset(y, self.width);
@@ -223,8 +231,8 @@ impl Quantize {
         });
     }
 
-    fn row(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
-        let form = self.form(Group::Row);
+    fn row(&self, b: &mut KernelBuilder<'_>, group: Group, x: Value, y: Value) {
+        let form = self.form(group);
         let groups = self.groups();
         let zero = b.splat(0.0);
         let load = |b: &mut KernelBuilder<'_>, i: Value| {
@@ -237,23 +245,51 @@ impl Quantize {
             vec![b.max(v, most[0])]
         });
         let largest = b.max_lanes(largest[0]);
-        let scale = self.scale(b, largest);
-        let p = b.offset(y, i64::from(form.scales));
-        b.store(scale.scale, p);
+        let scale = self.scale(b, group, largest);
+        // One behind the other: the codes of the row, or the high and then the low ones.
+        let rows: Vec<Value> = (0..group.codes())
+            .map(|code| b.offset(y, i64::from(code * form.each)))
+            .collect();
         let none = b.constant(crate::kernel::SUMS, 0.0);
-        let sum = b.for_unrolled_carried(groups, 4, &[none], |b, i, sum| {
+        let sums = vec![none; rows.len()];
+        let sums = b.for_unrolled_carried(groups, 4, &sums, |b, i, sums| {
             let v = load(b, i);
-            let p = b.at(y, i, LANES);
-            let codes = self.codes(b, v, scale.inverse, p);
-            vec![b.add(sum[0], codes)]
+            let steps = self.steps(b, v, scale.inverse);
+            let codes = match group {
+                Group::Pair => pair(b, steps).to_vec(),
+                Group::Block | Group::Row => vec![steps],
+            };
+            let each = codes.into_iter().zip(&rows).zip(sums);
+            each.map(|((codes, row), sum)| {
+                let p = b.at(*row, i, LANES);
+                self.put_codes(b, codes, p);
+                b.add(*sum, codes)
+            })
+            .collect()
         });
-        let sum = b.sum_lanes(sum[0]);
-        let p = b.offset(y, i64::from(form.sums));
-        b.store(sum, p);
+        let mut scales = vec![scale.scale];
+        if group == Group::Pair {
+            let step = b.f32((1 << PAIR_BITS) as f32);
+            scales.insert(0, b.mul(scale.scale, step));
+        }
         let none = b.constant(crate::kernel::Ty::Vector(Elem::I8, LANES as u32), 0.0);
-        for group in groups..i64::from(form.scales) / LANES {
-            let p = b.offset(y, group * LANES);
-            b.store(none, p);
+        for ((row, sum), scale) in rows.into_iter().zip(sums).zip(scales) {
+            let sum = b.sum_lanes(sum);
+            let start = b.mul_const(sum, -128);
+            let ends = [(scale, form.scales), (sum, form.sums), (start, form.starts)];
+            let pads = (groups..i64::from(form.scales) / LANES).map(|i| (none, i * LANES));
+            for (v, at) in ends.map(|(v, at)| (v, at.into())).into_iter().chain(pads) {
+                let p = b.offset(row, at);
+                b.store(v, p);
+            }
         }
     }
+}
+
+/// The codes (high, low) of 16 steps, as [`llmc_ir::quant::activation::pair`] tells them.
+fn pair(b: &mut KernelBuilder<'_>, steps: Value) -> [Value; 2] {
+    let high = b.add_const(steps, 1 << (PAIR_BITS - 1));
+    let high = b.shr_signed(high, PAIR_BITS);
+    let whole = b.shl(high, PAIR_BITS);
+    [high, b.sub(steps, whole)]
 }

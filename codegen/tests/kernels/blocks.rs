@@ -197,35 +197,51 @@ fn gathered_rows_are_the_dequantised_ones() {
 fn quantised(row: &[f32], group: Group) -> Vec<u8> {
     let form = RowForm::new(row.len() as u32, group);
     let (codes, scales) = activation::quantize(row, group);
-    let mut padded = codes.clone();
-    padded.resize(form.scales as usize, 0);
-    let sum = |codes: &[i8]| -> i32 { codes.iter().map(|c| i32::from(*c)).sum() };
-    let (sums, halves): (Vec<i32>, Vec<i32>) = match group {
-        Group::Block => (
-            padded.chunks(32).map(sum).collect(),
-            padded.chunks(16).map(sum).collect(),
-        ),
-        Group::Row => (vec![sum(&padded)], vec![]),
-    };
-    let mut out: Vec<u8> = padded.iter().map(|c| *c as u8).collect();
-    let mut put = |at: u32, bytes: Vec<u8>| {
-        out.resize(at as usize, 0);
-        out.extend(bytes);
-    };
-    put(
-        form.scales,
-        scales.iter().flat_map(|s| s.to_le_bytes()).collect(),
-    );
-    put(
-        form.sums,
-        sums.iter().flat_map(|s| s.to_le_bytes()).collect(),
-    );
-    put(
-        form.half_sums,
-        halves.iter().flat_map(|s| s.to_le_bytes()).collect(),
-    );
-    out.resize(form.bytes as usize, 0);
+    let each = group.codes() as usize;
+    let (length, groups) = (codes.len() / each, scales.len() / each);
+    let halves = codes.chunks(length).zip(scales.chunks(groups));
+    let mut out = Vec::new();
+    for (codes, scales) in halves {
+        let mut padded = codes.to_vec();
+        padded.resize(form.scales as usize, 0);
+        let sum = |codes: &[i8]| -> i32 { codes.iter().map(|c| i32::from(*c)).sum() };
+        let (sums, halves): (Vec<i32>, Vec<i32>) = match group {
+            Group::Block => (
+                padded.chunks(32).map(sum).collect(),
+                padded.chunks(16).map(sum).collect(),
+            ),
+            Group::Row | Group::Pair => (vec![sum(&padded)], vec![]),
+        };
+        let starts: Vec<i32> = sums.iter().map(|s| -128 * s).collect();
+        let first = out.len();
+        out.extend(padded.iter().map(|c| *c as u8));
+        let mut put = |at: u32, bytes: Vec<u8>| {
+            out.resize(first + at as usize, 0);
+            out.extend(bytes);
+        };
+        let ints = |v: &[i32]| v.iter().flat_map(|s| s.to_le_bytes()).collect();
+        put(
+            form.scales,
+            scales.iter().flat_map(|s| s.to_le_bytes()).collect(),
+        );
+        put(form.sums, ints(&sums));
+        put(form.half_sums, ints(&halves));
+        put(form.starts, ints(&starts));
+        out.resize(first + form.each as usize, 0);
+    }
     out
+}
+
+/// The bytes of a quantised row that mean something: `(start, end)` of its rows of codes.
+fn written(width: usize, group: Group) -> Vec<(usize, usize)> {
+    let form = RowForm::new(width as u32, group);
+    let starts = match group {
+        Group::Block => form.scales / 8,
+        Group::Row | Group::Pair => 4,
+    };
+    let each = (0..group.codes()).map(|code| code * form.each);
+    each.map(|at| (at as usize, (at + form.starts + starts) as usize))
+        .collect()
 }
 
 #[test]
@@ -233,6 +249,7 @@ fn quantised_rows_are_those_of_the_reference() {
     for (group, widths) in [
         (Group::Block, &[32usize, 64, 96, 896, 1056][..]),
         (Group::Row, &[1, 15, 16, 100, 896]),
+        (Group::Pair, &[1, 15, 16, 64, 100, 384, 896]),
     ] {
         for &width in widths {
             for parts in [vec![width], vec![width / 3, width - width / 3]] {
@@ -271,10 +288,12 @@ fn quantised_rows_are_those_of_the_reference() {
                     .iter_mut()
                     .for_each(|v| *v *= 1e9);
                 for (i, v) in logical[4 * width..].iter_mut().enumerate() {
-                    *v = if i % 32 == 0 {
-                        127.0
-                    } else {
-                        (i % 9) as f32 + 0.5
+                    // With 127 times 128 as the largest, halves of a pair's high codes as well.
+                    *v = match (i % 32, group) {
+                        (0, Group::Block | Group::Row) => 127.0,
+                        (0, Group::Pair) => 16256.0,
+                        (_, Group::Pair) if i % 2 == 0 => 128.0 * (i % 9) as f32 - 576.0 + 64.0,
+                        _ => (i % 9) as f32 + 0.5,
                     };
                 }
                 let mut x = vec![0.0; n * stride];
@@ -318,11 +337,9 @@ fn quantised_rows_are_those_of_the_reference() {
                 for (row, logical) in found.chunks(bytes / 4).zip(logical.chunks(width)) {
                     let row: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
                     let expected = quantised(logical, group);
-                    let used = match group {
-                        Group::Block => form.half_sums + form.scales / 4,
-                        Group::Row => form.half_sums,
-                    } as usize;
-                    assert_eq!(row[..used], expected[..used], "{}", kernel.symbol());
+                    for (at, end) in written(width, group) {
+                        assert_eq!(row[at..end], expected[at..end], "{}", kernel.symbol());
+                    }
                     let behind = SENTINEL.to_le_bytes().repeat(16);
                     assert_eq!(row[form.bytes as usize..], behind, "behind the row");
                 }
@@ -345,9 +362,13 @@ fn rows_are_normalised_and_narrowed() {
             width: width as i64,
             segments: vec![(0, width as i64)],
             x_stride: stride as i64,
-            y_stride: 64,
+            y_stride: 96,
         };
-        let kernels = [kernel(Rows::Bf16), kernel(Rows::Q8(Group::Row))];
+        let kernels = [
+            kernel(Rows::Bf16),
+            kernel(Rows::Q8(Group::Row)),
+            kernel(Rows::Q8(Group::Pair)),
+        ];
         let alone = Norm {
             x_stride: stride as i64,
             y_stride: 112,
@@ -378,7 +399,7 @@ fn rows_are_normalised_and_narrowed() {
             let found = same_bits(&loaded, |lib, threads| {
                 // SAFETY: the documented signature.
                 let f: QuantizeFn = unsafe { lib.get(&kernel.symbol()) };
-                let mut y = Buffer::floats(n * 64);
+                let mut y = Buffer::floats(n * 96);
                 for t in 0..threads {
                     let mut scratch = Buffer::scratch(kernel.scratch_bytes());
                     // SAFETY: buffers of the documented sizes.
@@ -389,19 +410,21 @@ fn rows_are_normalised_and_narrowed() {
                     }
                     scratch.assert_within(kernel.scratch_bytes());
                 }
-                y.f32()[..n * 64].to_vec()
+                y.f32()[..n * 96].to_vec()
             });
-            for (row, normed) in found.chunks(64).zip(normed.chunks(112)) {
+            for (row, normed) in found.chunks(96).zip(normed.chunks(112)) {
                 let row: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
-                let expected: Vec<u8> = match kernel.to {
+                let (expected, parts): (Vec<u8>, _) = match kernel.to {
                     Rows::Bf16 => {
                         let narrow = normed.iter().map(|v| bf16::from_f32(*v));
-                        narrow.flat_map(|v| v.to_le_bytes()).collect()
+                        let bytes = narrow.flat_map(|v| v.to_le_bytes());
+                        (bytes.collect(), vec![(0, normed.len() * 2)])
                     }
-                    Rows::Q8(group) => quantised(&normed[..width], group),
+                    Rows::Q8(group) => (quantised(&normed[..width], group), written(width, group)),
                 };
-                let used = expected.len().min(row.len()).min(224);
-                assert_eq!(row[..used], expected[..used], "{}", kernel.symbol());
+                for (at, end) in parts {
+                    assert_eq!(row[at..end], expected[at..end], "{}", kernel.symbol());
+                }
             }
         }
     }
