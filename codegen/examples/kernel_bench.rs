@@ -259,7 +259,7 @@ fn block_linears() -> Vec<BlockLinear> {
             m,
             x_stride: i64::from(RowForm::new(k as u32, group).bytes) / 4,
             form: Blocks::of_dtype(dtype).expect("a type of blocks"),
-            input: Input::Q8,
+            input: Input::Q8(group),
             out: Epilogue {
                 bias: false,
                 ..epilogue(if glu { m / 2 } else { m }, activation, glu)

@@ -42,7 +42,7 @@ pub(super) const AHEAD: i64 = 8192;
 pub enum Input {
     F32,
     /// Codes and scales: by block for block formats, by row for int8 rows.
-    Q8,
+    Q8(llmc_ir::Group),
 }
 
 /// A linear layer.
@@ -81,7 +81,7 @@ impl BlockLinear {
     pub fn symbol(&self) -> String {
         let input = match self.input {
             Input::F32 => "f32",
-            Input::Q8 => "q8",
+            Input::Q8(_) => "q8",
         };
         format!(
             "block_linear_k{}_m{}_x{}_{input}_{}_{}",
@@ -104,8 +104,8 @@ impl BlockLinear {
     fn unpack(&self) -> Option<BlockUnpack> {
         let to = match self.input {
             Input::F32 => Unpacked::F32,
-            Input::Q8 if self.form.codes_are_bytes() => return None,
-            Input::Q8 => Unpacked::Codes,
+            Input::Q8(_) if self.form.codes_are_bytes() => return None,
+            Input::Q8(_) => Unpacked::Codes,
         };
         let form = self.form;
         Some(BlockUnpack { form, to })
@@ -121,7 +121,7 @@ impl BlockLinear {
     fn chunk_units(&self) -> i64 {
         match self.input {
             Input::F32 => F32_K / self.form.unit,
-            Input::Q8 => CODES_K / self.form.unit,
+            Input::Q8(_) => CODES_K / self.form.unit,
         }
     }
 
@@ -160,7 +160,7 @@ impl BlockLinear {
             };
             match self.input {
                 Input::F32 => self.many(b, a, thread, threads, strips),
-                Input::Q8 => {
+                Input::Q8(_) => {
                     let limit = b.i64(FEW_ROWS);
                     let few = b.le(n, limit);
                     b.choose(
@@ -281,7 +281,7 @@ impl BlockLinear {
                 let x = b.at(a.x, row, self.x_stride * F32);
                 match self.input {
                     Input::F32 => self.exact(b, a, x, rows, w),
-                    Input::Q8 => self.quantised(b, a, x, rows, w),
+                    Input::Q8(_) => self.quantised(b, a, x, rows, w),
                 }
                 self.out.write(b, a.to, a.sums, STRIP, strip, row, rows);
             });

@@ -122,7 +122,7 @@ impl<'a> Lower<'a> {
                 form: *form,
                 input: match x {
                     DType::F32 => kernels::Input::F32,
-                    DType::Q8(_) => kernels::Input::Q8,
+                    DType::Q8(group) => kernels::Input::Q8(group),
                     _ => return Err(self.error("an x that is neither f32 nor quantised")),
                 },
                 out,

@@ -544,7 +544,7 @@ fn case(dtype: DType, k: usize, width: usize, input: Input, f: Activation, glu: 
             m: pad(rows, 64) as i64,
             x_stride: match input {
                 Input::F32 => pad(k, 16) as i64 + 16,
-                Input::Q8 => i64::from(form.bytes) / 4,
+                Input::Q8(_) => i64::from(form.bytes) / 4,
             },
             form: Blocks::of_dtype(dtype).expect("a type of blocks"),
             input,
@@ -604,7 +604,7 @@ fn check(c: &Case) {
                     .flat_map(|v| v.to_le_bytes())
                     .collect::<Vec<u8>>()
             }
-            Input::Q8 => codes.clone(),
+            Input::Q8(_) => codes.clone(),
         };
         // What is behind the lanes of x is no business of the kernel.
         bytes.resize(x_bytes, 0xff);
@@ -674,7 +674,7 @@ fn check(c: &Case) {
                         .iter()
                         .zip(&w.values[o])
                         .fold(0.0f32, |sum, (x, w)| x.mul_add(*w, sum)),
-                    Input::Q8 => product(c.dtype, w.source[o].as_deref(), &stored[i], c.k),
+                    Input::Q8(_) => product(c.dtype, w.source[o].as_deref(), &stored[i], c.k),
                 };
                 v += if e.bias { bias[o] } else { 0.0 };
                 v *= e.scale.unwrap_or(1.0);
@@ -683,7 +683,7 @@ fn check(c: &Case) {
             }
             let x = match l.input {
                 Input::F32 => rows[i].clone(),
-                Input::Q8 => activation::round_trip(&rows[i], group(c.dtype)),
+                Input::Q8(_) => activation::round_trip(&rows[i], group(c.dtype)),
             };
             let mut sizes = 0.0;
             let mut dot = |row: usize| -> f64 {
@@ -716,7 +716,7 @@ fn check(c: &Case) {
 #[test]
 fn all_formats() {
     for dtype in dtypes() {
-        for input in [Input::Q8, Input::F32] {
+        for input in [Input::Q8(group(dtype)), Input::F32] {
             let len = block_len(dtype);
             check(&case(dtype, 3 * len, 70, input, Activation::None, false));
         }
@@ -728,7 +728,7 @@ fn all_formats() {
                 DType::Block(format),
                 blocks * len,
                 width,
-                Input::Q8,
+                Input::Q8(Group::Block),
                 Activation::None,
                 false,
             ));
@@ -744,7 +744,7 @@ fn pieces_of_k() {
         (DType::Block(Format::Q6_K), 768),
         (DType::Int8, 1100),
     ] {
-        for input in [Input::Q8, Input::F32] {
+        for input in [Input::Q8(group(dtype)), Input::F32] {
             let mut c = case(dtype, k, 40, input, Activation::None, false);
             c.most = 200;
             check(&c);
@@ -754,7 +754,7 @@ fn pieces_of_k() {
 
 #[test]
 fn epilogues() {
-    for input in [Input::Q8, Input::F32] {
+    for input in [Input::Q8(Group::Block), Input::F32] {
         for f in [Activation::Gelu, Activation::Sigmoid] {
             check(&case(DType::Block(Format::Q4_0), 64, 40, input, f, false));
         }
@@ -810,7 +810,7 @@ fn extreme_codes() {
             DType::Block(format),
             k,
             64,
-            Input::Q8,
+            Input::Q8(Group::Block),
             Activation::None,
             false,
         );
