@@ -34,6 +34,7 @@ mod quantize_activations;
 mod quantize_kv;
 mod quantize_weights;
 mod raise_attention;
+mod role;
 mod row_layouts;
 mod share_kv_heads;
 mod simplify_masks;

@@ -26,13 +26,16 @@ pub fn fused_in(precision: Precision) -> Vec<Box<dyn Pass>> {
         Box::new(SimplifyMasks),
         // Before fuse-qkv and fuse-gate-up: what they join is of one type for good.
         Box::new(QuantizeWeights(precision)),
-        Box::new(FuseQkv),
         Box::new(FuseGateUp),
         // After fuse-gate-up, which wants the gate's activation; it copes with either order.
         Box::new(FuseActivation),
-        // After the weights have their types; before fuse-norm-linear, so that linears which read
-        // the same norm share one quantised value.
+        // After the weights have their types, and gate and up are one matrix in front of the
+        // activation; before fuse-norm-linear, so that linears which read the same norm share one
+        // quantised value.
         Box::new(QuantizeActivations(precision.activations_of_weights())),
+        // After quantize-activations: attention's values may read other codes than queries and keys,
+        // and what is joined reads one x.
+        Box::new(FuseQkv),
         Box::new(FuseNormQuantize),
         // After fuse-qkv and fuse-gate-up: only then has the norm a single user.
         Box::new(FuseNormLinear),

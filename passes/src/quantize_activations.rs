@@ -9,12 +9,17 @@
 //! | weights | `auto`, `int8` | `bf16` | `f32` |
 //! |---|---|---|---|
 //! | block formats | q8_block | refused | – |
-//! | int8 | q8_row | refused | – |
+//! | int8: attention's values | q8_pair | refused | – |
+//! | int8: in front of the activation, rows of whole blocks | q8_block | refused | – |
+//! | int8: others | q8_row | refused | – |
 //! | bf16 | – | bf16 | – |
 //! | f32, f16 | – | – | – |
 //!
-//! One quantised value for all linears that read the same; a norm that a linear has goes along. The
-//! head's product is like others. `experts` read a quantised x likewise, and quantise the rows between
+//! What int8 weights are for is read off their uses ([`role()`]). A single code with one scale for the row
+//! is too little for what attention mixes, and, where outliers are, for what an activation is applied to.
+//!
+//! One quantised value for all linears that read the same in the same type; a norm that a linear has goes
+//! along. The head's product is like others. `experts` read a quantised x likewise, and quantise the rows between
 //! their products themselves (`inner`). `int8` and `bf16` are refused where no weight asks for them.
 
 use llmc_ir::{
@@ -22,25 +27,41 @@ use llmc_ir::{
     ops::{Experts, Norm, Quantize},
 };
 
-use crate::{Activations, ExpertsOperands, LinearOperands, Pass, PassError, Remarks, Stats, edit};
+use crate::{
+    Activations, ExpertsOperands, LinearOperands, Pass, PassError, Remarks, Stats, edit,
+    role::{Role, role},
+};
 
 /// Quantises what linears read.
 pub struct QuantizeActivations(pub Activations);
 
 impl QuantizeActivations {
-    /// What a product with weights of `w` reads; None: f32.
-    fn target(&self, w: DType) -> Result<Option<DType>, String> {
+    /// What a product with weights of `w` reads, where codes are of `group`; None: f32.
+    fn target(&self, w: DType, group: Group) -> Result<Option<DType>, String> {
         let int8 = matches!(self.0, Activations::Auto | Activations::Int8);
         match w {
             DType::Block(_) | DType::Int8 if self.0 == Activations::Bf16 => Err(format!(
                 "weights of {} multiply int8 or f32, not bf16",
                 w.name()
             )),
-            DType::Block(_) => Ok(int8.then_some(DType::Q8(Group::Block))),
-            DType::Int8 => Ok(int8.then_some(DType::Q8(Group::Row))),
+            DType::Block(_) | DType::Int8 => Ok(int8.then_some(DType::Q8(group))),
             DType::BF16 => Ok((self.0 == Activations::Bf16).then_some(DType::BF16)),
             DType::F32 | DType::F16 | DType::I32 | DType::Q8(_) => Ok(None),
         }
+    }
+}
+
+/// The codes that a product with `weight` reads, where it reads codes.
+fn group(module: &Module, weight: WeightId) -> Group {
+    let ty = &module.weights[weight.index()].ty;
+    if ty.dtype != DType::Int8 {
+        return Group::Block;
+    }
+    let blocks = DType::Q8(Group::Block).block_len();
+    match role(module, weight).0 {
+        Role::AttnV => Group::Pair,
+        Role::FfnUp if ty.last().is_some_and(|k| k.is_multiple_of(blocks)) => Group::Block,
+        _ => Group::Row,
     }
 }
 
@@ -57,7 +78,9 @@ impl Pass for QuantizeActivations {
     }
 
     fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Stats, PassError> {
-        let types: Vec<DType> = module.weights.iter().map(|w| w.ty.dtype).collect();
+        let ids = (0..module.weights.len()).map(|w| WeightId(w as u32));
+        // Before anything stands between the products and what they read.
+        let groups: Vec<Group> = ids.map(|w| group(module, w)).collect();
         let mut rewrites = 0;
         for func in &mut module.funcs {
             let mut known: Vec<Quantised> = Vec::new();
@@ -71,8 +94,10 @@ impl Pass for QuantizeActivations {
                     });
                 }
                 let target = |w: WeightId| {
-                    let refused = |what| PassError::refused(&module.weights[w.index()].name, what);
-                    self.target(types[w.index()]).map_err(refused)
+                    let weight = &module.weights[w.index()];
+                    let refused = |what| PassError::refused(&weight.name, what);
+                    let target = self.target(weight.ty.dtype, groups[w.index()]);
+                    target.map_err(refused)
                 };
                 let args = match &func.body[i].op {
                     Op::Linear(op) => {

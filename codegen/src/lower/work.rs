@@ -32,10 +32,11 @@ impl<'a> Lower<'a> {
             (Op::Linear(_), Some(Operand::Weight(w))) => {
                 let ty = &self.module.weights[w.index()].ty;
                 let dims = ty.fixed_dims().unwrap_or_default();
+                let x = self.x_dtype(inst);
                 self.work.push(Work::Product {
                     per,
-                    arithmetic: self.arithmetic(inst),
-                    operations: 2 * dims.iter().map(|d| u64::from(*d)).product::<u64>(),
+                    arithmetic: arithmetic(x),
+                    operations: operations(x) * dims.iter().map(|d| u64::from(*d)).product::<u64>(),
                 });
             }
             (Op::Attention(_), _) => {
@@ -53,10 +54,10 @@ impl<'a> Lower<'a> {
         };
         let ty = &self.module.weights[matrices.index()].ty;
         let dims = ty.fixed_dims().unwrap_or_default();
-        let elements = dims.iter().map(|d| u64::from(*d)).product();
+        let elements: u64 = dims.iter().map(|d| u64::from(*d)).product();
         let bytes = self.weights.weights[matrices.index()].form.bytes();
         let share = |all: u64| Experts::share(self.func, inst, all);
-        let (bytes, operations) = (share(bytes), 2 * share(elements));
+        let (bytes, operations) = (share(bytes), operations(x) * share(elements));
         self.work.push(Work::Rows { per, bytes });
         self.work.push(Work::Product {
             per,
@@ -86,15 +87,13 @@ impl<'a> Lower<'a> {
         }
     }
 
-    /// The numbers that a linear multiplies, by the type of its x.
-    fn arithmetic(&self, inst: &Inst) -> Arithmetic {
-        match inst.operands.first() {
-            Some(Operand::Value(x)) => {
-                let x = self.func.ty(*x).tensor();
-                x.map_or(Arithmetic::F32, |t| arithmetic(t.dtype))
-            }
-            _ => Arithmetic::F32,
-        }
+    /// The type of a linear's x.
+    fn x_dtype(&self, inst: &Inst) -> DType {
+        let x = match inst.operands.first() {
+            Some(Operand::Value(x)) => self.func.ty(*x).tensor(),
+            _ => None,
+        };
+        x.map_or(DType::F32, |t| t.dtype)
     }
 }
 
@@ -104,6 +103,14 @@ fn arithmetic(x: DType) -> Arithmetic {
         DType::Q8(_) => Arithmetic::Int8,
         DType::BF16 => Arithmetic::Bf16,
         DType::F32 | DType::F16 | DType::I32 | DType::Block(_) | DType::Int8 => Arithmetic::F32,
+    }
+}
+
+/// Operations for each element of a weight, by the type of x: each code of x is multiplied.
+fn operations(x: DType) -> u64 {
+    match x {
+        DType::Q8(group) => 2 * u64::from(group.codes()),
+        DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::Block(_) | DType::Int8 => 2,
     }
 }
 

@@ -15,16 +15,15 @@
 //! Deliberately not here: values; the packer stores what the type says (`llmc_ir::quant::rows`).
 
 mod policy;
-mod role;
 
 use llmc_ir::{DType, FuncId, Module, Op, Operand, WeightId};
 
 use crate::{
     Activations, Pass, PassError, Precision, Quant, Remarks, Stats,
+    role::{Role, role},
     split_class::{Copies, split_class, stacked_operands},
 };
 use policy::Tensor;
-use role::{Role, role};
 
 /// Chooses the element types of weights; `kv` plays no part.
 pub struct QuantizeWeights(pub Precision);

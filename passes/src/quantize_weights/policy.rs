@@ -4,9 +4,9 @@
 //! |---|---|---|---|---|---|
 //! | head, tied table, an encoder's table | q8_0 | q6_k | q6_k | head int8, tables q8_0 | so |
 //! | token table | q8_0 | q4_0 | q4_k | q8_0 | so |
-//! | attention's values | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | bf16 | so |
+//! | attention's values | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | int8 | so |
 //! | q, k and v in one matrix | q8_0 | q4_0 | q5_k | int8 | so |
-//! | matrices in front of the activation | q8_0 | q4_0 | q4_k | q8_0 | so |
+//! | matrices in front of the activation | q8_0 | q4_0 | q4_k | int8 | so |
 //! | matrix behind the activation | q8_0 | q4_0 | q6_k in [`more_bits`], else q4_k | q8_0 | so |
 //! | other matrices | q8_0 | q4_0 | q4_k | int8 | so |
 //! | positions, token types, norms, biases, routers | – | – | – | – | – |
@@ -15,8 +15,7 @@
 
 use llmc_ir::{DType, Format};
 
-use super::role::Role;
-use crate::Quant;
+use crate::{Quant, role::Role};
 
 /// Where a tensor stands.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +55,11 @@ fn wanted(quant: Quant, t: &Tensor) -> Option<DType> {
         Quant::Int8 => match t.role {
             // Rows of tables are read one by one, and blocks keep more of them.
             Role::Table | Role::Output { table: true } => block(Format::Q8_0),
-            // One scale for a whole row of what they read loses most of what int8 loses: the outliers
-            // of a feed-forward part, and what attention mixes.
-            Role::FfnUp | Role::FfnDown => block(Format::Q8_0),
-            Role::AttnV => Some(DType::BF16),
+            // One code with one scale for a whole row of what they read loses most of what int8 loses.
+            // Attention's values and the matrices in front of the activation read more than that
+            // (`quantize-activations`); behind the activation, where outliers are, the weights have a
+            // scale for each block too.
+            Role::FfnDown => block(Format::Q8_0),
             _ => Some(DType::Int8),
         },
     }
@@ -123,9 +123,9 @@ mod tests {
             (Role::Output { table: false }, "q6_k", "q6_k", "int8"),
             (Role::Output { table: true }, "q6_k", "q6_k", "q8_0"),
             (Role::Table, "q4_0", "q4_k", "q8_0"),
-            (Role::AttnV, "q4_0", "q4_k", "bf16"),
+            (Role::AttnV, "q4_0", "q4_k", "int8"),
             (Role::AttnQkv, "q4_0", "q5_k", "int8"),
-            (Role::FfnUp, "q4_0", "q4_k", "q8_0"),
+            (Role::FfnUp, "q4_0", "q4_k", "int8"),
             (Role::FfnDown, "q4_0", "q4_k", "q8_0"),
             (Role::Matrix, "q4_0", "q4_k", "int8"),
         ] {

@@ -1,5 +1,5 @@
-//! What a weight is for, read off its uses: the policies speak of attention's values, of the matrix
-//! behind the activation, of the head. Names of weights play no part.
+//! What a weight is for, read off its uses: what weights and activations are quantised to goes by
+//! attention's values, by the matrix behind the activation, by the head. Names of weights play no part.
 
 use llmc_ir::{Func, Module, Op, Operand, ValueId, WeightId};
 
