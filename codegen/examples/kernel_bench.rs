@@ -249,23 +249,18 @@ fn linears() -> Vec<Linear> {
 }
 
 fn block_linears() -> Vec<BlockLinear> {
-    let block = |dtype: DType, k: i64, m: i64, activation, glu| {
-        let group = match dtype {
-            DType::Int8 => Group::Row,
-            _ => Group::Block,
-        };
-        BlockLinear {
-            k,
-            m,
-            x_stride: i64::from(RowForm::new(k as u32, group).bytes) / 4,
-            form: Blocks::of_dtype(dtype).expect("a type of blocks"),
-            input: Input::Q8(group),
-            out: Epilogue {
-                bias: false,
-                ..epilogue(if glu { m / 2 } else { m }, activation, glu)
-            },
-        }
+    let reads = |group, dtype: DType, k: i64, m: i64, activation, glu| BlockLinear {
+        k,
+        m,
+        x_stride: i64::from(RowForm::new(k as u32, group).bytes) / 4,
+        form: Blocks::of_dtype(dtype).expect("a type of blocks"),
+        input: Input::Q8(group),
+        out: Epilogue {
+            bias: false,
+            ..epilogue(if glu { m / 2 } else { m }, activation, glu)
+        },
     };
+    let block = |dtype, k, m, activation, glu| reads(Group::Block, dtype, k, m, activation, glu);
     let (none, silu) = (Activation::None, Activation::Silu);
     let mut all = Vec::new();
     for format in Format::ALL {
@@ -280,8 +275,11 @@ fn block_linears() -> Vec<BlockLinear> {
         // Stays in the cache: what the arithmetic takes.
         all.push(block(dtype, 1280, 256, none, false));
     }
-    all.push(block(DType::Int8, 896, 9728, silu, true));
-    all.push(block(DType::Int8, 4864, 896, none, false));
+    for group in Group::ALL {
+        all.push(reads(group, DType::Int8, 896, 9728, silu, true));
+        all.push(reads(group, DType::Int8, 4864, 896, none, false));
+        all.push(reads(group, DType::Int8, 1280, 256, none, false));
+    }
     all.push(block(DType::Block(Format::Q8_0), 896, 151_936, none, false));
     all
 }

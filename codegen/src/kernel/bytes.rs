@@ -82,11 +82,14 @@ impl KernelBuilder<'_> {
         self.mul_const(sum, -offset)
     }
 
-    /// [`KernelBuilder::start`] for [`KernelBuilder::dot_wide`]: a level that takes the offset out
-    /// of the codes starts at zero.
-    pub fn start_wide(&mut self, sum: Value) -> Value {
-        let offset = if self.level().byte_dots { 128 } else { 0 };
-        self.start(sum, offset)
+    /// [`KernelBuilder::start`] for [`KernelBuilder::dot_wide`]: −128 · Σ x, the i32 at `p`; a level that
+    /// takes the offset out of the codes starts at zero.
+    pub fn load_start_wide(&mut self, p: Value) -> Value {
+        if !self.level().byte_dots {
+            return self.constant(SUMS, 0.0);
+        }
+        let start = self.load(Ty::I32, p);
+        self.broadcast(start)
     }
 
     /// `acc + Σ codes · x` in halves of 32 bytes, where no pair of products exceeds 16 bits.

@@ -22,11 +22,10 @@ use crate::{
     blocks::{Blocks, STRIP},
     kernel::{Elem, GROUP, KernelBuilder, LANES, Param, Value},
 };
+use llmc_ir::Group;
 
 /// Most rows of the path for few.
 const FEW_ROWS: i64 = 8;
-/// Rows of a work unit of the path for many: a multiple of every level's tile.
-const UNIT_ROWS: i64 = TILE_ROWS;
 /// Rows whose sums are in scratch at a time.
 const BLOCK_ROWS: i64 = 192;
 /// Elements of K that are unpacked at a time: as codes, and as f32.
@@ -41,8 +40,8 @@ pub(super) const AHEAD: i64 = 8192;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
     F32,
-    /// Codes and scales: by block for block formats, by row for int8 rows.
-    Q8(llmc_ir::Group),
+    /// Codes and scales; block formats read blocks, int8 rows any.
+    Q8(Group),
 }
 
 /// A linear layer.
@@ -81,7 +80,9 @@ impl BlockLinear {
     pub fn symbol(&self) -> String {
         let input = match self.input {
             Input::F32 => "f32",
-            Input::Q8(_) => "q8",
+            Input::Q8(Group::Block) => "q8",
+            Input::Q8(Group::Row) => "q8row",
+            Input::Q8(Group::Pair) => "q8pair",
         };
         format!(
             "block_linear_k{}_m{}_x{}_{input}_{}_{}",
@@ -111,10 +112,31 @@ impl BlockLinear {
         Some(BlockUnpack { form, to })
     }
 
-    fn products(&self) -> Products {
-        Products {
-            form: self.form,
-            k: self.k,
+    /// The products of quantised rows; None: of rows in f32.
+    fn products(&self) -> Option<Products> {
+        match self.input {
+            Input::F32 => None,
+            Input::Q8(group) => Some(Products {
+                form: self.form,
+                group,
+                k: self.k,
+            }),
+        }
+    }
+
+    /// Bytes from one row of codes to the next.
+    fn codes_bytes(&self, products: &Products) -> i64 {
+        match products.passes() {
+            1 => self.x_stride * F32,
+            _ => i64::from(products.row_form().each),
+        }
+    }
+
+    /// Rows of a work unit of the path for many: a multiple of every level's tile.
+    fn unit_rows(&self) -> i64 {
+        match self.input {
+            Input::F32 => TILE_ROWS,
+            Input::Q8(_) => 8,
         }
     }
 
@@ -127,11 +149,24 @@ impl BlockLinear {
 
     /// Emits the function and returns its symbol.
     pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
-        let by_row = self.products().by_row();
+        let by_row = self
+            .products()
+            .map_or(self.form == Blocks::INT8, |p| p.by_row());
         assert!(
             self.m % STRIP == 0 && (by_row || self.k % self.form.block == 0),
             "rows are whole strips, columns whole blocks"
         );
+        if let Some(products) = self.products() {
+            assert!(
+                products.is_scaled_last() || !products.by_row(),
+                "scales of blocks meet scales of blocks"
+            );
+            assert!(
+                products.passes() == 1
+                    || self.x_stride * F32 == self.codes_bytes(&products) * products.passes(),
+                "the rows of codes of all rows are one behind the other"
+            );
+        }
         let strips = self.out.panels(STRIP);
         assert!(strips <= self.m / STRIP, "the strips hold the outputs");
         let params = [
@@ -158,38 +193,48 @@ impl BlockLinear {
                 sums: scratch,
                 panel,
             };
-            match self.input {
-                Input::F32 => self.many(b, a, thread, threads, strips),
-                Input::Q8(_) => {
-                    let limit = b.i64(FEW_ROWS);
-                    let few = b.le(n, limit);
-                    b.choose(
-                        few,
-                        |b| {
-                            self.few(b, a, thread, threads, strips);
-                            Vec::new()
-                        },
-                        |b| {
-                            self.many(b, a, thread, threads, strips);
-                            Vec::new()
-                        },
-                    );
-                }
-            }
+            let Some(products) = self.products() else {
+                return self.many(b, a, thread, threads, strips);
+            };
+            let limit = b.i64(FEW_ROWS);
+            let few = b.le(n, limit);
+            b.choose(
+                few,
+                |b| {
+                    self.few(b, a, products, thread, threads, strips);
+                    Vec::new()
+                },
+                |b| {
+                    self.many(b, a, thread, threads, strips);
+                    Vec::new()
+                },
+            );
         })
     }
 
     /// A slice of the strips, all rows.
-    fn few(&self, b: &mut KernelBuilder<'_>, a: Args, thread: Value, threads: Value, strips: i64) {
+    fn few(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        a: Args,
+        products: Products,
+        thread: Value,
+        threads: Value,
+        strips: i64,
+    ) {
         let strips = b.i64(strips);
         let (lo, hi) = b.slice(thread, threads, strips);
-        // Rows that are multiplied at once: as many as registers hold.
-        let sizes: &[i64] = if b.level().vector_registers == 32 {
-            &[4, 2, 1]
-        } else {
-            &[1]
+        // Rows that are multiplied at once: as many rows of codes as registers hold.
+        let passes = products.passes();
+        let sizes: &[i64] = match (b.level().vector_registers == 32, passes) {
+            (true, 1) => &[4, 2, 1],
+            (true, _) => &[2, 1],
+            (false, _) => &[1],
         };
-        let kernels: Vec<String> = sizes.iter().map(|r| self.emit_rows(b, *r)).collect();
+        let kernels: Vec<String> = sizes
+            .iter()
+            .map(|r| self.emit_rows(b, products, *r))
+            .collect();
         let zero = b.i64(0);
         b.for_each(lo, hi, 1, |b, strip| {
             let w = b.at(a.w, strip, self.form.strip_bytes(self.k));
@@ -211,20 +256,20 @@ impl BlockLinear {
     }
 
     /// Emits `rows(x: *u8, w: *u8, sums: *f32)`: the sums of `rows` rows with one strip.
-    fn emit_rows(&self, b: &mut KernelBuilder<'_>, rows: i64) -> String {
+    fn emit_rows(&self, b: &mut KernelBuilder<'_>, products: Products, rows: i64) -> String {
         let name = format!(
-            "block_rows{rows}_k{}_x{}_{}",
-            self.k, self.x_stride, self.form.name
+            "block_rows{rows}_k{}_x{}_{}_{:?}",
+            self.k, self.x_stride, self.form.name, products.group
         );
-        let products = self.products();
         let form = &self.form;
+        let passes = products.passes();
         let params = [Param::input(), Param::input(), Param::output()];
         b.kernel(&name, &params, |b, args| {
             let [x, w, out] = *args else {
                 unreachable!("three parameters")
             };
-            let xs: Vec<Value> = (0..rows)
-                .map(|r| b.offset(x, r * self.x_stride * F32))
+            let xs: Vec<Value> = (0..rows * passes)
+                .map(|r| b.offset(x, r * self.codes_bytes(&products)))
                 .collect();
             let start: Vec<Value> = xs.iter().map(|x| products.zero(b, *x)).collect();
             let start = start.repeat(2);
@@ -249,39 +294,48 @@ impl BlockLinear {
                 }
                 [others, &sums].concat()
             });
-            for (i, sum) in sums.into_iter().enumerate() {
-                let (row, half) = (i % xs.len(), (i / xs.len()) as i64);
-                let v = if products.by_row() {
-                    let s = b.offset(w, form.rows_at(self.k) + half * LANES * F32);
-                    let s = b.load_group(s);
-                    products.finish(b, xs[row], sum, s)
-                } else {
-                    sum
-                };
-                let p = b.offset(out, (row as i64 * STRIP + half * LANES) * F32);
-                b.store(v, p);
+            let passes = passes as usize;
+            for (half, sums) in (0..).zip(sums.chunks(xs.len())) {
+                let rows = xs.chunks(passes).zip(sums.chunks(passes));
+                for (row, (codes, sums)) in (0..).zip(rows) {
+                    let v = if products.is_scaled_last() {
+                        let s = self.row_scales(b, w, half);
+                        products.finish(b, codes, sums, s)
+                    } else {
+                        sums[0]
+                    };
+                    let p = b.offset(out, (row * STRIP + half * LANES) * F32);
+                    b.store(v, p);
+                }
             }
         })
     }
 
+    /// The scales of half `half` of the rows of the strip at `w`.
+    fn row_scales(&self, b: &mut KernelBuilder<'_>, w: Value, half: i64) -> Value {
+        let s = b.offset(w, self.form.rows_at(self.k) + half * LANES * F32);
+        b.load_group(s)
+    }
+
     /// A slice of the grid of strips and tiles of rows.
     fn many(&self, b: &mut KernelBuilder<'_>, a: Args, thread: Value, threads: Value, strips: i64) {
-        let tiles = b.ceil_div_const(a.n, UNIT_ROWS);
+        let tiles = b.ceil_div_const(a.n, self.unit_rows());
         let units = b.mul_const(tiles, strips);
         let slice = b.slice(thread, threads, units);
         b.for_runs(slice, tiles, |b, strip, from, to| {
-            let from = b.mul_const(from, UNIT_ROWS);
-            let to = b.mul_const(to, UNIT_ROWS);
+            let from = b.mul_const(from, self.unit_rows());
+            let to = b.mul_const(to, self.unit_rows());
             let to = b.min(to, a.n);
             let w = b.at(a.w, strip, self.form.strip_bytes(self.k));
-            b.for_each(from, to, BLOCK_ROWS, |b, row| {
+            let block_rows = BLOCK_ROWS / self.products().map_or(1, |p| p.passes());
+            b.for_each(from, to, block_rows, |b, row| {
                 let left = b.sub(to, row);
-                let most = b.i64(BLOCK_ROWS);
+                let most = b.i64(block_rows);
                 let rows = b.min(left, most);
                 let x = b.at(a.x, row, self.x_stride * F32);
-                match self.input {
-                    Input::F32 => self.exact(b, a, x, rows, w),
-                    Input::Q8(_) => self.quantised(b, a, x, rows, w),
+                match self.products() {
+                    None => self.exact(b, a, x, rows, w),
+                    Some(products) => self.quantised(b, a, products, x, rows, w),
                 }
                 self.out.write(b, a.to, a.sums, STRIP, strip, row, rows);
             });
@@ -314,30 +368,44 @@ impl BlockLinear {
     }
 
     /// Sums of quantised rows.
-    fn quantised(&self, b: &mut KernelBuilder<'_>, a: Args, x: Value, rows: Value, w: Value) {
-        let products = self.products();
-        let tile = BlockTile {
-            products,
-            x_bytes: self.x_stride * F32,
-        }
-        .emit(b);
+    fn quantised(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        a: Args,
+        products: Products,
+        x: Value,
+        rows: Value,
+        w: Value,
+    ) {
+        let passes = products.passes();
+        let x_bytes = self.codes_bytes(&products);
+        let tile = BlockTile { products, x_bytes }.emit(b);
         self.chunks(b, a, w, |b, unit, count, panel| {
             let first = b.mul_const(unit, self.form.unit / BLOCK);
+            let rows = b.mul_const(rows, passes);
             b.call(&tile, &[rows, x, first, panel, a.sums, count], &[]);
         });
-        if !products.by_row() {
+        if !products.is_scaled_last() {
             return;
         }
+        // Rows of x come after those of their codes, which are read by then.
         let zero = b.i64(0);
+        let scales = [0, 1].map(|half| self.row_scales(b, w, half));
         b.for_each(zero, rows, 1, |b, row| {
             let x = b.at(x, row, self.x_stride * F32);
-            let sums = b.at(a.sums, row, STRIP * F32);
-            for half in 0..2 {
-                let s = b.offset(w, self.form.rows_at(self.k) + half * LANES * F32);
-                let s = b.load_group(s);
-                let p = b.offset(sums, half * LANES * F32);
-                let sum = b.load(products.sum_ty(), p);
-                let v = products.finish(b, x, sum, s);
+            let codes: Vec<Value> = (0..passes).map(|i| b.offset(x, i * x_bytes)).collect();
+            let from = b.at(a.sums, row, passes * STRIP * F32);
+            let to = b.at(a.sums, row, STRIP * F32);
+            let halves = [0, 1].map(|half| {
+                let load = |i| {
+                    let p = b.offset(from, (i * STRIP + half * LANES) * F32);
+                    b.load(products.sum_ty(), p)
+                };
+                let sums: Vec<Value> = (0..passes).map(load).collect();
+                products.finish(b, &codes, &sums, scales[half as usize])
+            });
+            for (half, v) in (0..).zip(halves) {
+                let p = b.offset(to, half * LANES * F32);
                 b.store(v, p);
             }
         });

@@ -3,7 +3,11 @@
 //! For each part of K (16 or 32 elements that share a weight scale `s`, offset `o`, minimum `m`),
 //! with activation codes a of scale `t`: `acc = Σ (code − o) · a` in integers, then in f32
 //! `sum = fma(f32(acc) · s, t, sum)`, then `sum = fma(−m, t · f32(Σ a), sum)`.
-//! Int8 rows have one part, the whole row.
+//!
+//! Int8 weights have one scale `s` for each row, by which the sum is multiplied at its end:
+//! - blocks of x: `sum = fma(f32(acc), t, sum)` for each part;
+//! - rows of x: the whole of K is one part, `sum = f32(acc) · t`;
+//! - pairs of codes: as rows, of which x has two, `sum = fma(f32(acc₁), t₁, f32(acc₀) · t₀)`.
 
 use super::F32;
 use crate::{
@@ -19,8 +23,27 @@ pub(super) const BLOCK: i64 = 32;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Products {
     pub form: Blocks,
+    /// Which elements of x share a scale.
+    pub group: Group,
     /// Elements of a row of x.
     pub k: i64,
+}
+
+/// Where sums are while they grow, by row and half.
+pub(super) trait Sums {
+    fn load(&self, b: &mut KernelBuilder<'_>, i: usize) -> Value;
+    fn store(&mut self, b: &mut KernelBuilder<'_>, i: usize, sum: Value);
+}
+
+/// In registers.
+impl Sums for Vec<Value> {
+    fn load(&self, _: &mut KernelBuilder<'_>, i: usize) -> Value {
+        self[i]
+    }
+
+    fn store(&mut self, _: &mut KernelBuilder<'_>, i: usize, sum: Value) {
+        self[i] = sum;
+    }
 }
 
 /// Where a part's weights come from.
@@ -80,19 +103,25 @@ impl QuantRow {
 impl Products {
     /// How rows of x lie.
     pub fn row_form(&self) -> RowForm {
-        let group = match self.form.scales {
-            Scales::Row => Group::Row,
-            _ => Group::Block,
-        };
-        RowForm::new(self.k as u32, group)
+        RowForm::new(self.k as u32, self.group)
     }
 
-    /// Whether parts are rows.
+    /// Whether a part is the whole row, so that sums are integers while they grow.
     pub fn by_row(&self) -> bool {
+        self.group != Group::Block
+    }
+
+    /// Rows of codes that a row of x has.
+    pub fn passes(&self) -> i64 {
+        i64::from(self.group.codes())
+    }
+
+    /// Whether sums need [`Products::finish`].
+    pub fn is_scaled_last(&self) -> bool {
         self.form.scales == Scales::Row
     }
 
-    /// The row at `row`, from block `block` on.
+    /// The row of codes at `row`, from block `block` on.
     pub fn at(&self, b: &mut KernelBuilder<'_>, row: Value, block: Value) -> QuantRow {
         let start = QuantRow {
             codes: row,
@@ -107,8 +136,7 @@ impl Products {
         if self.by_row() { SUMS } else { GROUP }
     }
 
-    /// Adds part `part` of a block, `block` blocks behind `xs`, to `sums[row][half]`.
-    ///
+    /// Adds part `part` of a block, `block` blocks behind `xs`, to the sums of each row and half.
     #[allow(clippy::too_many_arguments, reason = "the operands of a product")]
     pub fn part(
         &self,
@@ -117,27 +145,17 @@ impl Products {
         block: i64,
         part: i64,
         halves: usize,
-        sums: &mut [Value],
+        sums: &mut dyn Sums,
         weights: &mut dyn Weights,
     ) {
         let form = self.row_form();
         let mut totals = Vec::new();
         let mut acc = Vec::new();
         if self.by_row() {
-            acc.extend_from_slice(sums);
+            acc.extend((0..xs.len() * halves).map(|i| sums.load(b, i)));
         } else {
             for x in xs {
-                let p = if self.form.part == BLOCK {
-                    b.offset(x.groups, i64::from(form.sums) + block * F32)
-                } else {
-                    b.offset(
-                        x.halves,
-                        i64::from(form.half_sums) + (2 * block + part) * F32,
-                    )
-                };
-                let total = b.load(Ty::I32, p);
-                let total = b.broadcast(total);
-                let start = self.start(b, total);
+                let (total, start) = self.totals(b, &form, x, block, part);
                 acc.extend(vec![start; halves]);
                 totals.push(total);
             }
@@ -159,58 +177,100 @@ impl Products {
             }
         }
         if self.by_row() {
-            sums.copy_from_slice(&acc);
+            for (i, acc) in acc.into_iter().enumerate() {
+                sums.store(b, i, acc);
+            }
             return;
         }
-        let scales: Vec<_> = (0..halves).map(|h| weights.scales(b, h)).collect();
+        let scales: Vec<_> = match self.is_scaled_last() {
+            true => vec![None; halves],
+            false => (0..halves).map(|h| Some(weights.scales(b, h))).collect(),
+        };
         for (r, x) in xs.iter().enumerate() {
             let p = b.offset(x.groups, i64::from(form.scales) + block * F32);
             let t = b.load_broadcast(p);
-            for (h, (s, _)) in scales.iter().enumerate() {
+            let shift = self.form.has_min().then(|| {
+                let total = totals[r].expect("forms with minima are not bytes");
+                let total = b.to_float(total, Elem::F32);
+                b.mul(t, total)
+            });
+            for (h, scales) in scales.iter().enumerate() {
                 let i = r * halves + h;
-                let v = b.to_float(acc[i], Elem::F32);
-                let v = b.mul(v, *s);
-                sums[i] = b.fma(v, t, sums[i]);
-            }
-            if self.form.has_min() {
-                let total = b.to_float(totals[r], Elem::F32);
-                let shift = b.mul(t, total);
-                for (h, (_, m)) in scales.iter().enumerate() {
-                    let i = r * halves + h;
-                    let m = m.expect("the form has minima");
-                    let m = b.neg(m);
-                    sums[i] = b.fma(m, shift, sums[i]);
+                let mut v = b.to_float(acc[i], Elem::F32);
+                if let Some((s, _)) = scales {
+                    v = b.mul(v, *s);
                 }
+                let old = sums.load(b, i);
+                let mut sum = b.fma(v, t, old);
+                if let (Some(shift), Some((_, Some(m)))) = (shift, scales) {
+                    let m = b.neg(*m);
+                    sum = b.fma(m, shift, sum);
+                }
+                sums.store(b, i, sum);
             }
         }
     }
 
-    /// What an integer sum starts at; `total` is Σ a.
-    pub fn start(&self, b: &mut KernelBuilder<'_>, total: Value) -> Value {
+    /// Σ a of a part of a block, where it is needed, and what the part's integer sums start at.
+    fn totals(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        form: &RowForm,
+        x: &QuantRow,
+        block: i64,
+        part: i64,
+    ) -> (Option<Value>, Value) {
         if self.form.codes_are_bytes() {
-            b.start_wide(total)
-        } else {
-            b.start(total, self.form.offset)
+            let p = b.offset(x.groups, i64::from(form.starts) + block * F32);
+            return (None, b.load_start_wide(p));
         }
+        let p = if self.form.part == BLOCK {
+            b.offset(x.groups, i64::from(form.sums) + block * F32)
+        } else {
+            b.offset(
+                x.halves,
+                i64::from(form.half_sums) + (2 * block + part) * F32,
+            )
+        };
+        let total = b.load(Ty::I32, p);
+        let total = b.broadcast(total);
+        (Some(total), b.start(total, self.form.offset))
     }
 
-    /// What the sums of the row at `row` start at.
+    /// What the sums of the row of codes at `row` start at.
     pub fn zero(&self, b: &mut KernelBuilder<'_>, row: Value) -> Value {
         if !self.by_row() {
             return b.splat(0.0);
         }
-        let p = b.offset(row, i64::from(self.row_form().sums));
-        let total = b.load(Ty::I32, p);
-        let total = b.broadcast(total);
-        self.start(b, total)
+        let p = b.offset(row, i64::from(self.row_form().starts));
+        b.load_start_wide(p)
     }
 
-    /// The f32 sum of an integer sum over the whole of the row at `row`, with weight scales `s`.
-    pub fn finish(&self, b: &mut KernelBuilder<'_>, row: Value, sum: Value, s: Value) -> Value {
-        let p = b.offset(row, i64::from(self.row_form().scales));
-        let t = b.load_broadcast(p);
-        let v = b.to_float(sum, Elem::F32);
-        let v = b.mul(v, s);
-        b.mul(v, t)
+    /// The end of the sums of a row of x, which has [`Products::passes`] rows of codes at `rows`; `s`: the
+    /// weights' scales.
+    pub fn finish(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        rows: &[Value],
+        sums: &[Value],
+        s: Value,
+    ) -> Value {
+        let scales = i64::from(self.row_form().scales);
+        let mut total = None;
+        for (row, sum) in rows.iter().zip(sums) {
+            if !self.by_row() {
+                total = Some(*sum);
+                continue;
+            }
+            let p = b.offset(*row, scales);
+            let t = b.load_broadcast(p);
+            let v = b.to_float(*sum, Elem::F32);
+            total = Some(match total {
+                Some(total) => b.fma(v, t, total),
+                None => b.mul(v, t),
+            });
+        }
+        let total = total.expect("a row of x has rows of codes");
+        b.mul(total, s)
     }
 }

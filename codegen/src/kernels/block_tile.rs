@@ -2,16 +2,19 @@
 //!
 //! In: rows of x, some units of a strip as [`super::block_unpack`] leaves them or, where codes are
 //! bytes, as packed. Out: `acc += x · w`, in the order of [`Products`].
+//!
+//! Registers hold the integer sums of a part. Those in f32, which only the end of a part reads, stay in
+//! `acc`: twice the rows for each load of weights, and chains enough to hide a product's latency.
 
 use super::{
     F32,
     block_linear::AHEAD,
-    block_products::{BLOCK, Packed, Products, Weights},
+    block_products::{BLOCK, Packed, Products, QuantRow, Sums, Weights},
     block_unpack::part_bytes,
 };
 use crate::{
     blocks::{Blocks, STRIP},
-    kernel::{KernelBuilder, LANES, Param, Value},
+    kernel::{GROUP, KernelBuilder, LANES, Param, Value},
 };
 
 /// Bytes of a vector.
@@ -38,14 +41,18 @@ impl BlockTile {
             form.offset,
             if form.has_min() { "_min" } else { "" },
             if form.codes_are_bytes() { "_wide" } else { "" },
-            if self.products.by_row() { "_row" } else { "" },
+            match (self.products.is_scaled_last(), self.products.by_row()) {
+                (true, true) => "_row",
+                (true, false) => "_last",
+                (false, _) => "",
+            },
         )
     }
 
     /// Rows and halves of a register tile.
     pub fn shape(b: &KernelBuilder<'_>) -> (i64, usize) {
         if b.level().vector_registers == 32 {
-            (6, 2)
+            (8, 2)
         } else {
             (2, 1)
         }
@@ -113,64 +120,114 @@ impl BlockTile {
         ahead: bool,
     ) {
         let products = &self.products;
-        let form = &products.form;
-        let at = |i: usize| {
-            let (row, h) = ((i / halves) as i64, (i % halves) as i64);
-            (row * STRIP + (half + h) * LANES) * F32
-        };
-        let sums = count as usize * halves;
+        let sums = InAcc { acc, halves, half };
+        let number = count as usize * halves;
         let xs: Vec<Value> = (0..count).map(|r| b.offset(x, r * self.x_bytes)).collect();
-        let zero = b.i64(0);
-        let fresh = b.eq(first, zero);
-        let start = b.choose(
-            fresh,
-            |b| {
-                (0..sums)
-                    .map(|i| products.zero(b, xs[i / halves]))
-                    .collect()
-            },
-            |b| {
-                (0..sums)
-                    .map(|i| {
-                        let p = b.offset(acc, at(i));
-                        b.load(products.sum_ty(), p)
-                    })
-                    .collect()
-            },
-        );
         let rows: Vec<_> = xs.iter().map(|x| products.at(b, *x, first)).collect();
-        let packed = form.codes_are_bytes();
-        let (from, bytes) = match packed {
+        let form = &products.form;
+        let (from, bytes) = match form.codes_are_bytes() {
             true => (half * form.half_bytes(), 2 * form.half_bytes()),
             false => (half * VECTOR, form.parts() * part_bytes(form)),
         };
         let panel = b.offset(panel, from);
-        let end = b.for_carried(zero, units, 1, &start, |b, unit, sums| {
-            let mut sums = sums.to_vec();
-            let block = b.mul_const(unit, form.unit / BLOCK);
-            let rows: Vec<_> = rows.iter().map(|r| r.skip(b, block)).collect();
+        let unit = |b: &mut KernelBuilder<'_>, unit: Value, sums: &mut dyn Sums| {
             let at = b.at(panel, unit, bytes);
             if ahead {
                 b.prefetch(at, AHEAD, bytes);
             }
-            for part in 0..form.parts() {
-                let first = part * form.part;
-                let (block, in_block) = (first / BLOCK, first % BLOCK / form.part);
-                let weights: &mut dyn Weights = match packed {
-                    true => &mut Packed { form, at, part },
-                    false => {
-                        let at = b.offset(at, part * part_bytes(form));
-                        &mut Panel { form, at }
-                    }
+            self.unit(b, &rows, unit, at, halves, sums);
+        };
+        let zero = b.i64(0);
+        let fresh = b.eq(first, zero);
+        if !products.by_row() {
+            b.when(fresh, |b| {
+                let zeros = b.splat(0.0);
+                (0..number).for_each(|i| sums.put(b, i, zeros));
+            });
+            b.for_each(zero, units, 1, |b, i| unit(b, i, &mut sums.clone()));
+            return;
+        }
+        let start = b.choose(
+            fresh,
+            |b| {
+                let rows = (0..number).map(|i| xs[i / halves]);
+                rows.map(|x| products.zero(b, x)).collect()
+            },
+            |b| {
+                let get = |i| {
+                    let p = sums.at(b, i);
+                    b.load(products.sum_ty(), p)
                 };
-                products.part(b, &rows, block, in_block, halves, &mut sums, weights);
-            }
-            sums
+                (0..number).map(get).collect()
+            },
+        );
+        let end = b.for_carried(zero, units, 1, &start, |b, i, carried| {
+            let mut carried = carried.to_vec();
+            unit(b, i, &mut carried);
+            carried
         });
         for (i, v) in end.into_iter().enumerate() {
-            let p = b.offset(acc, at(i));
-            b.store(v, p);
+            sums.put(b, i, v);
         }
+    }
+
+    /// Adds the products with the unit at `at`, number `unit`.
+    fn unit(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        rows: &[QuantRow],
+        unit: Value,
+        at: Value,
+        halves: usize,
+        sums: &mut dyn Sums,
+    ) {
+        let form = &self.products.form;
+        let block = b.mul_const(unit, form.unit / BLOCK);
+        let rows: Vec<_> = rows.iter().map(|r| r.skip(b, block)).collect();
+        for part in 0..form.parts() {
+            let first = part * form.part;
+            let (block, in_block) = (first / BLOCK, first % BLOCK / form.part);
+            let weights: &mut dyn Weights = match form.codes_are_bytes() {
+                true => &mut Packed { form, at, part },
+                false => {
+                    let at = b.offset(at, part * part_bytes(form));
+                    &mut Panel { form, at }
+                }
+            };
+            self.products
+                .part(b, &rows, block, in_block, halves, sums, weights);
+        }
+    }
+}
+
+/// Sums of a tile in `[rows][32]`, from half `half` on.
+#[derive(Clone, Copy)]
+struct InAcc {
+    acc: Value,
+    halves: usize,
+    half: i64,
+}
+
+impl InAcc {
+    fn at(&self, b: &mut KernelBuilder<'_>, i: usize) -> Value {
+        let (row, half) = ((i / self.halves) as i64, (i % self.halves) as i64);
+        b.offset(self.acc, (row * STRIP + (self.half + half) * LANES) * F32)
+    }
+
+    fn put(&self, b: &mut KernelBuilder<'_>, i: usize, sum: Value) {
+        let p = self.at(b, i);
+        b.store(sum, p);
+    }
+}
+
+impl Sums for InAcc {
+    fn load(&self, b: &mut KernelBuilder<'_>, i: usize) -> Value {
+        let p = self.at(b, i);
+        b.load(GROUP, p)
+    }
+
+    fn store(&mut self, b: &mut KernelBuilder<'_>, i: usize, sum: Value) {
+        self.put(b, i, sum);
     }
 }
 

@@ -121,11 +121,14 @@ fn block_len(dtype: DType) -> usize {
     }
 }
 
-fn group(dtype: DType) -> Group {
-    match dtype {
-        DType::Int8 => Group::Row,
-        _ => Group::Block,
-    }
+/// What products with weights of `dtype` read.
+fn inputs(dtype: DType) -> Vec<Input> {
+    let groups: &[Group] = match dtype {
+        DType::Int8 => &[Group::Row, Group::Pair, Group::Block],
+        _ => &[Group::Block],
+    };
+    let quantised = groups.iter().map(|g| Input::Q8(*g));
+    quantised.chain([Input::F32]).collect()
 }
 
 #[test]
@@ -431,22 +434,33 @@ fn rows_are_normalised_and_narrowed() {
 }
 
 /// `sum` of one output as the kernels define it.
-fn product(dtype: DType, source: Option<&[u8]>, x: &[u8], k: usize) -> f32 {
-    let rows = RowForm::new(k as u32, group(dtype));
-    let f32_at = |at: u32, i: usize| {
-        let at = at as usize + 4 * i;
-        f32::from_le_bytes([x[at], x[at + 1], x[at + 2], x[at + 3]])
+fn product(dtype: DType, source: Option<&[u8]>, x: &[u8], k: usize, group: Group) -> f32 {
+    let rows = RowForm::new(k as u32, group);
+    let t = |x: &[u8], i: usize| {
+        let at = rows.scales as usize + 4 * i;
+        f32::from_le_bytes(x[at..at + 4].try_into().expect("four bytes"))
+    };
+    let dot = |w: &[u8], x: &[u8]| -> f32 {
+        let terms = w.iter().zip(x);
+        let terms = terms.map(|(w, a)| i32::from(*w as i8) * i32::from(*a as i8));
+        terms.sum::<i32>() as f32
     };
     let DType::Block(format) = dtype else {
         let Some((codes, scale)) = source.map(|row| row.split_at(k)) else {
             return 0.0;
         };
-        let terms = codes
-            .iter()
-            .zip(x)
-            .map(|(w, a)| i32::from(*w as i8) * i32::from(*a as i8));
-        let scale = f32::from_le_bytes(scale.try_into().expect("four bytes"));
-        return terms.sum::<i32>() as f32 * scale * f32_at(rows.scales, 0);
+        let sum = match group {
+            Group::Row => dot(codes, x) * t(x, 0),
+            Group::Pair => {
+                let second = &x[x.len() / 2..];
+                dot(codes, second).mul_add(t(second, 0), dot(codes, x) * t(x, 0))
+            }
+            Group::Block => {
+                let parts = codes.chunks(32).zip(x.chunks(32)).enumerate();
+                parts.fold(0.0, |sum, (i, (w, a))| dot(w, a).mul_add(t(x, i), sum))
+            }
+        };
+        return sum * f32::from_le_bytes(scale.try_into().expect("four bytes"));
     };
     let form = Blocks::of(format);
     let mut sum = 0f32;
@@ -464,7 +478,7 @@ fn product(dtype: DType, source: Option<&[u8]>, x: &[u8], k: usize) -> f32 {
             .zip(&a)
             .map(|(c, a)| (c - form.offset as i32) * a)
             .sum();
-        let t = f32_at(rows.scales, first / 32);
+        let t = t(x, first / 32);
         sum = (acc as f32 * scale).mul_add(t, sum);
         if form.has_min() {
             let total: i32 = a.iter().sum();
@@ -533,7 +547,6 @@ struct Case {
 
 fn case(dtype: DType, k: usize, width: usize, input: Input, f: Activation, glu: bool) -> Case {
     let rows = if glu { 2 * pad(width, 16) } else { width };
-    let form = RowForm::new(k as u32, group(dtype));
     Case {
         dtype,
         k,
@@ -544,7 +557,7 @@ fn case(dtype: DType, k: usize, width: usize, input: Input, f: Activation, glu: 
             m: pad(rows, 64) as i64,
             x_stride: match input {
                 Input::F32 => pad(k, 16) as i64 + 16,
-                Input::Q8(_) => i64::from(form.bytes) / 4,
+                Input::Q8(group) => i64::from(RowForm::new(k as u32, group).bytes) / 4,
             },
             form: Blocks::of_dtype(dtype).expect("a type of blocks"),
             input,
@@ -592,20 +605,19 @@ fn check(c: &Case) {
         .collect();
     let mut bias_buffer = Buffer::from_f32(&bias);
     let rows: Vec<Vec<f32>> = (0..c.most).map(|_| random.rows(1, c.k, c.k)).collect();
-    let stored: Vec<Vec<u8>> = rows.iter().map(|r| quantised(r, group(c.dtype))).collect();
+    let stored = |row: &[f32]| match l.input {
+        Input::F32 => {
+            let mut row = row.to_vec();
+            row.resize(pad(c.k, 16), 0.0);
+            row.iter().flat_map(|v| v.to_le_bytes()).collect()
+        }
+        Input::Q8(group) => quantised(row, group),
+    };
+    let stored: Vec<Vec<u8>> = rows.iter().map(|r| stored(r)).collect();
     let x_bytes = l.x_stride as usize * 4;
     let mut x = Vec::new();
-    for (row, codes) in rows.iter().zip(&stored) {
-        let mut bytes = match l.input {
-            Input::F32 => {
-                let mut row = row.clone();
-                row.resize(pad(c.k, 16), 0.0);
-                row.iter()
-                    .flat_map(|v| v.to_le_bytes())
-                    .collect::<Vec<u8>>()
-            }
-            Input::Q8(_) => codes.clone(),
-        };
+    for row in &stored {
+        let mut bytes = row.clone();
         // What is behind the lanes of x is no business of the kernel.
         bytes.resize(x_bytes, 0xff);
         x.extend(bytes);
@@ -674,7 +686,9 @@ fn check(c: &Case) {
                         .iter()
                         .zip(&w.values[o])
                         .fold(0.0f32, |sum, (x, w)| x.mul_add(*w, sum)),
-                    Input::Q8(_) => product(c.dtype, w.source[o].as_deref(), &stored[i], c.k),
+                    Input::Q8(group) => {
+                        product(c.dtype, w.source[o].as_deref(), &stored[i], c.k, group)
+                    }
                 };
                 v += if e.bias { bias[o] } else { 0.0 };
                 v *= e.scale.unwrap_or(1.0);
@@ -683,7 +697,7 @@ fn check(c: &Case) {
             }
             let x = match l.input {
                 Input::F32 => rows[i].clone(),
-                Input::Q8(_) => activation::round_trip(&rows[i], group(c.dtype)),
+                Input::Q8(group) => activation::round_trip(&rows[i], group),
             };
             let mut sizes = 0.0;
             let mut dot = |row: usize| -> f64 {
@@ -716,9 +730,12 @@ fn check(c: &Case) {
 #[test]
 fn all_formats() {
     for dtype in dtypes() {
-        for input in [Input::Q8(group(dtype)), Input::F32] {
-            let len = block_len(dtype);
-            check(&case(dtype, 3 * len, 70, input, Activation::None, false));
+        for input in inputs(dtype) {
+            let k = match input {
+                Input::Q8(Group::Block) => 3 * block_len(dtype).next_multiple_of(32),
+                _ => 3 * block_len(dtype),
+            };
+            check(&case(dtype, k, 70, input, Activation::None, false));
         }
     }
     for format in [Format::Q5_0, Format::Q2_K] {
@@ -742,9 +759,9 @@ fn pieces_of_k() {
         (DType::Block(Format::Q5_0), 1120),
         (DType::Block(Format::Q4_K), 1280),
         (DType::Block(Format::Q6_K), 768),
-        (DType::Int8, 1100),
+        (DType::Int8, 1184),
     ] {
-        for input in [Input::Q8(group(dtype)), Input::F32] {
+        for input in inputs(dtype) {
             let mut c = case(dtype, k, 40, input, Activation::None, false);
             c.most = 200;
             check(&c);
@@ -754,7 +771,7 @@ fn pieces_of_k() {
 
 #[test]
 fn epilogues() {
-    for input in [Input::Q8(Group::Block), Input::F32] {
+    for input in inputs(DType::Block(Format::Q4_0)) {
         for f in [Activation::Gelu, Activation::Sigmoid] {
             check(&case(DType::Block(Format::Q4_0), 64, 40, input, f, false));
         }
@@ -835,7 +852,7 @@ fn extreme_codes() {
             let mut w = Buffer::from_bytes(&bytes);
             for sign in [1.0, -1.0] {
                 let x = quantised(&vec![sign; k], Group::Block);
-                let expected = product(DType::Block(format), Some(&blocks), &x, k);
+                let expected = product(DType::Block(format), Some(&blocks), &x, k, Group::Block);
                 for n in [1usize, 8] {
                     let mut x = Buffer::from_bytes(&x.repeat(n));
                     let found = same_bits(&loaded, |lib, threads| {
