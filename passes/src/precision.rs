@@ -54,7 +54,7 @@ choices! {
 choices! {
     /// What products read.
     Activations {
-        /// 8 bits for weights in block formats and `int8`, f32 for others.
+        /// 8-bit codes for weights in block formats and `int8`, f32 for others.
         #[default]
         Auto = "auto",
         F32 = "f32",
