@@ -78,17 +78,21 @@ fn logarithm() {
 }
 
 #[test]
-fn tangent_and_error_function() {
+fn tangent_and_gates() {
     check(|b, x| b.tanh(x), &grid(-1.0, 1.0), f64::tanh, 3e-7, 0.0);
     check(|b, x| b.tanh(x), &grid(-60.0, 60.0), f64::tanh, 3e-7, 0.0);
-    check(|b, x| b.erf(x), &grid(-5.0, 5.0), erf, 3e-7, 0.0);
-    check(
-        |b, x| b.gelu(x),
-        &grid(-6.0, 6.0),
-        |x| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        3e-7,
-        3e-7,
-    );
+    let gelu = |x: f64| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2));
+    for end in [0.01, 6.0] {
+        check(|b, x| b.gelu(x), &grid(-end, end), gelu, 3e-7, 3e-7);
+    }
+    // Nothing is left of the tail.
+    let ramp = |x: f64| x.max(0.0);
+    for (lo, hi) in [(6.0, 1000.0), (-1000.0, -6.0)] {
+        check(|b, x| b.gelu(x), &grid(lo, hi), ramp, 1e-9, 1e-8);
+    }
+    for x in [f32::MAX, f32::MIN] {
+        check(|b, x| b.gelu(x), &[x; 16], ramp, 0.0, 0.0);
+    }
     check(
         |b, x| b.silu(x),
         &grid(-90.0, 90.0),
