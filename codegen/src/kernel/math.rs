@@ -78,9 +78,13 @@ impl KernelBuilder<'_> {
         let (low, high) = (self.like(x, -87.3), self.like(x, 87.3));
         let x = self.max(x, low);
         let x = self.min(x, high);
-        let log2_e = self.like(x, std::f64::consts::LOG2_E);
-        let scaled = self.mul(x, log2_e);
-        let n = self.round_even(scaled);
+        // Added to 1.5 · 2^23, x / ln 2 is rounded to an integer n, which the low bits of the sum hold.
+        let (log2_e, integers) = (
+            self.like(x, std::f64::consts::LOG2_E),
+            self.like(x, 12_582_912.0),
+        );
+        let sum = self.fma(x, log2_e, integers);
+        let n = self.sub(sum, integers);
         // ln 2 in two parts, the first with few enough bits that n times it is exact.
         let (upper, lower) = (
             self.like(x, -0.693145751953125),
@@ -93,11 +97,12 @@ impl KernelBuilder<'_> {
         let p = self.fma(p, square, r);
         let one = self.like(x, 1.0);
         let p = self.add(p, one);
-        let power = self.to_int(n, Elem::I32);
-        let power = self.add_const(power, 127);
-        let power = self.shl(power, 23);
-        let power = self.bitcast(power, Elem::F32);
-        self.mul(p, power)
+        // Times 2^n: n goes to the exponent, which stays that of a normal number.
+        let sum = self.bitcast(sum, Elem::I32);
+        let power = self.shl(sum, 23);
+        let bits = self.bitcast(p, Elem::I32);
+        let bits = self.add(bits, power);
+        self.bitcast(bits, Elem::F32)
     }
 
     /// The natural logarithm of a normal, positive number.

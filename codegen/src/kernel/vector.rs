@@ -32,6 +32,28 @@ impl KernelBuilder<'_> {
         self.one("vector.shuffle", &[a, b], ty, &[("mask", Attr::I64s(mask))])
     }
 
+    /// The columns of 16 rows of 16 lanes.
+    pub fn transpose(&mut self, rows: &[Value]) -> Vec<Value> {
+        assert!(rows.len() as i64 == LANES, "a square of lanes");
+        // Interleaving row i with row i + 8 turns the number (row, lane) of every element by one bit.
+        let half = LANES / 2;
+        let [low, high] = [0, half].map(|first| -> Vec<i64> {
+            (first..first + half)
+                .flat_map(|lane| [lane, LANES + lane])
+                .collect()
+        });
+        let mut rows = rows.to_vec();
+        for _ in 0..LANES.ilog2() {
+            let (upper, lower) = rows.split_at(half as usize);
+            rows = upper
+                .iter()
+                .zip(lower)
+                .flat_map(|(a, b)| [self.shuffle(*a, *b, &low), self.shuffle(*a, *b, &high)])
+                .collect();
+        }
+        rows
+    }
+
     fn halve(&mut self, v: Value, mut join: impl FnMut(&mut Self, Value, Value) -> Value) -> Value {
         let mut v = v;
         while v.ty.lanes() > 1 {

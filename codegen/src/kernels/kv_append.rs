@@ -49,22 +49,38 @@ impl KvAppend {
             let [thread, threads, n, k, v, pos, seq, slot, table, stride] = *args else {
                 unreachable!("ten parameters")
             };
-            let (from, to) = b.slice(thread, threads, n);
+            let mine = b.slice(thread, threads, n);
             let (first, end) = (b.i64(0), b.i64(self.kv.heads));
             // Head by head: the columns of one head's page stay in the cache from token to token.
             b.for_each(first, end, 1, |b, head| {
-                b.for_each(from, to, 1, |b, token| {
-                    let p = b.at(pos, token, 4);
-                    let position = b.load_i32(p);
-                    let p = b.at(seq, token, 4);
-                    let sequence = b.load_i32(p);
+                b.for_each(mine.0, mine.1, 1, |b, token| {
+                    let (position, sequence) = place(b, pos, seq, token);
                     let index = b.div_const(position, PAGE);
                     let column = b.rem_const(position, PAGE);
                     let page = self.kv.page(b, slot, table, stride, sequence, index);
                     let from = b.at(k, token, self.k_stride * F32);
                     let from = b.at(from, head, self.kv.k_width * F32);
                     let to = self.kv.keys(b, page, head);
-                    self.key(b, from, to, column);
+                    match self.kv.elem.plain() {
+                        None => self.key_blocks(b, from, to, column),
+                        Some(elem) => {
+                            let square = in_square(b, (pos, seq), mine, token);
+                            b.choose(
+                                square,
+                                |b| {
+                                    let lane = b.rem_const(column, LANES);
+                                    let zero = b.i64(0);
+                                    let begins = b.eq(lane, zero);
+                                    b.when(begins, |b| self.keys(b, elem, from, to, column));
+                                    Vec::new()
+                                },
+                                |b| {
+                                    self.key(b, elem, from, to, column);
+                                    Vec::new()
+                                },
+                            );
+                        }
+                    }
                     let from = b.at(v, token, self.v_stride * F32);
                     let from = b.at(from, head, self.kv.v_width * F32);
                     let to = self.kv.values(b, page, head);
@@ -74,11 +90,29 @@ impl KvAppend {
         })
     }
 
+    /// 16 keys into the columns from `column` on, by squares of 16 lanes.
+    fn keys(&self, b: &mut KernelBuilder<'_>, elem: Elem, from: Value, to: Value, column: Value) {
+        let size = elem.bytes();
+        let to = b.at(to, column, size);
+        b.for_unrolled(self.kv.k_width / LANES, 1, |b, i| {
+            let from = b.at(from, i, LANES * F32);
+            let to = b.at(to, i, LANES * PAGE * size);
+            let rows: Vec<Value> = (0..LANES)
+                .map(|token| {
+                    let p = b.offset(from, token * self.k_stride * F32);
+                    b.load_group(p)
+                })
+                .collect();
+            for (lane, v) in b.transpose(&rows).into_iter().enumerate() {
+                let v = b.narrow(v, elem);
+                let p = b.offset(to, lane as i64 * PAGE * size);
+                b.store(v, p);
+            }
+        });
+    }
+
     /// One key into column `column` of `to`: an element every 64.
-    fn key(&self, b: &mut KernelBuilder<'_>, from: Value, to: Value, column: Value) {
-        let Some(elem) = self.kv.elem.plain() else {
-            return self.key_blocks(b, from, to, column);
-        };
+    fn key(&self, b: &mut KernelBuilder<'_>, elem: Elem, from: Value, to: Value, column: Value) {
         let size = elem.bytes();
         let to = b.at(to, column, size);
         b.for_unrolled(self.kv.k_width / LANES, 1, |b, i| {
@@ -147,6 +181,41 @@ impl KvAppend {
             b.store(codes[1], to);
         });
     }
+}
+
+/// Position and sequence of a token.
+fn place(b: &mut KernelBuilder<'_>, pos: Value, seq: Value, token: Value) -> (Value, Value) {
+    let p = b.at(pos, token, 4);
+    let position = b.load_i32(p);
+    let p = b.at(seq, token, 4);
+    (position, b.load_i32(p))
+}
+
+/// Whether the 16 columns of a page among which `token`'s is, from a multiple of 16 on, are all of
+/// the thread's tokens `mine.0..mine.1`; those of a sequence follow each other.
+fn in_square(
+    b: &mut KernelBuilder<'_>,
+    (pos, seq): (Value, Value),
+    mine: (Value, Value),
+    token: Value,
+) -> Value {
+    let (position, _) = place(b, pos, seq, token);
+    let lane = b.rem_const(position, LANES);
+    let first = b.sub(token, lane);
+    let last = b.add_const(first, LANES - 1);
+    let begun = b.ge(first, mine.0);
+    let ended = b.lt(last, mine.1);
+    let held = b.and(begun, ended);
+    // Elsewhere, any token's place will do.
+    let (first, last) = (b.select(held, first, token), b.select(held, last, token));
+    let (low, of_first) = place(b, pos, seq, first);
+    let (high, of_last) = place(b, pos, seq, last);
+    let one = b.eq(of_first, of_last);
+    let span = b.sub(high, low);
+    let whole = b.i64(LANES - 1);
+    let whole = b.eq(span, whole);
+    let all = b.and(one, whole);
+    b.and(held, all)
 }
 
 /// The lanes of `v`, `size` bytes each, to an element every 64.

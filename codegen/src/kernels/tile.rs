@@ -14,6 +14,14 @@ pub const TILE_ROWS: i64 = 6;
 /// Steps of k in one round of the inner loop.
 const UNROLL: i64 = 4;
 
+/// Where sums start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// What acc holds.
+    Acc,
+    Zero,
+}
+
 /// `acc[rows][groups·16] += x[rows][k] · w[k][groups·16]`, any number of rows.
 ///
 /// Emits `tile(rows: i64, x: *f32, x_stride: i64, w: *elem, acc: *f32, k: i64)`: `x_stride` in
@@ -43,6 +51,15 @@ impl Tile {
 
     /// Emits the function and returns its symbol.
     pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
+        self.emit_from(b, Start::Acc)
+    }
+
+    /// As [`Tile::emit`] with `acc = x · w`: the sums start at zero, and acc is not read.
+    pub fn emit_product(&self, b: &mut KernelBuilder<'_>) -> String {
+        self.emit_from(b, Start::Zero)
+    }
+
+    fn emit_from(&self, b: &mut KernelBuilder<'_>, start: Start) -> String {
         assert!((1..=4).contains(&self.groups), "a tile has 1 to 4 groups");
         let params = [
             Param::i64(),
@@ -52,7 +69,11 @@ impl Tile {
             Param::output(),
             Param::i64(),
         ];
-        b.kernel(&self.symbol(), &params, |b, args| {
+        let symbol = match start {
+            Start::Acc => self.symbol(),
+            Start::Zero => self.symbol() + "_product",
+        };
+        b.kernel(&symbol, &params, |b, args| {
             let [rows, x, x_stride, w, acc, k] = *args else {
                 unreachable!("six parameters")
             };
@@ -60,14 +81,14 @@ impl Tile {
             let full = b.mul_const(full, TILE_ROWS);
             let zero = b.i64(0);
             b.for_each(zero, full, TILE_ROWS, |b, row| {
-                self.rows(b, TILE_ROWS, row, x, x_stride, w, acc, k);
+                self.rows(b, start, TILE_ROWS, row, x, x_stride, w, acc, k);
             });
             let rest = b.sub(rows, full);
             for count in 1..TILE_ROWS {
                 let number = b.i64(count);
                 let chosen = b.eq(rest, number);
                 b.when(chosen, |b| {
-                    self.rows(b, count, full, x, x_stride, w, acc, k);
+                    self.rows(b, start, count, full, x, x_stride, w, acc, k);
                 });
             }
         })
@@ -81,6 +102,7 @@ impl Tile {
     fn rows(
         &self,
         b: &mut KernelBuilder<'_>,
+        start: Start,
         count: i64,
         row: Value,
         x: Value,
@@ -101,7 +123,7 @@ impl Tile {
         let mut first = 0;
         while first < self.groups {
             let groups = fit.min(self.groups - first);
-            self.block(b, &xs, first, groups, w, acc, k);
+            self.block(b, start, &xs, first, groups, w, acc, k);
             first += groups;
         }
     }
@@ -114,6 +136,7 @@ impl Tile {
     fn block(
         &self,
         b: &mut KernelBuilder<'_>,
+        start: Start,
         xs: &[Value],
         first: i64,
         groups: i64,
@@ -127,8 +150,13 @@ impl Tile {
         let mut sums = Vec::new();
         for row in 0..xs.len() {
             for group in 0..groups {
-                let p = b.offset(acc, at(row, group));
-                sums.push(b.load_group(p));
+                sums.push(match start {
+                    Start::Acc => {
+                        let p = b.offset(acc, at(row, group));
+                        b.load_group(p)
+                    }
+                    Start::Zero => b.splat(0.0),
+                });
             }
         }
         let zero = b.i64(0);

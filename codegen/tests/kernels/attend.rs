@@ -151,7 +151,8 @@ fn masks() {
         check(&c, 130);
     }
     c.attend.mask = Mask::Bidirectional;
-    for length in [1, 63, 64, 130] {
+    // Within one softmax step, up to the end of one, and over several.
+    for length in [1, 63, 64, 130, 256, 600] {
         check(&c, length);
     }
 }

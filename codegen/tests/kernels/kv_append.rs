@@ -68,9 +68,10 @@ fn check(kv: KvLayout) {
     });
     let (heads, kw, vw) = (kv.heads as usize, kv.k_width as usize, kv.v_width as usize);
     let (ks, vs) = (append.k_stride as usize, append.v_stride as usize);
-    // Two sequences: the second starts a page, the first goes from one page into the next.
-    let pos: Vec<i32> = (60..70).chain(64..67).collect();
-    let seq: Vec<i32> = [[0; 10].as_slice(), &[1; 3]].concat();
+    // Two sequences: the first goes from one page into the next, over whole and part squares of 16;
+    // the second goes on at the position where the first ends, amid a square.
+    let pos: Vec<i32> = (41..99).collect();
+    let seq: Vec<i32> = pos.iter().map(|p| i32::from(*p >= 88)).collect();
     let n = pos.len();
     let mut random = Random::new(kw as u64);
     let k: Vec<f32> = (0..n * ks).map(|_| value(&mut random, kv.elem)).collect();
@@ -101,7 +102,7 @@ fn check(kv: KvLayout) {
     let mut table = Buffer::from_i32(&TABLE);
     let [mut pos, mut seq] = [pos, seq].map(|x| Buffer::from_i32(&x));
     for lib in &loaded {
-        for threads in [1, 2, 3] {
+        for threads in [1, 2, 3, 7] {
             let mut cache = stale.clone();
             for t in 0..threads {
                 // SAFETY: the documented signature and sizes.

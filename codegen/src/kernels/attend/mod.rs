@@ -5,7 +5,7 @@
 //! - An item is (sequence, KV head, up to 24 query rows); a query row is a (token, query head of
 //!   the group) pair, so the heads of a group share every load of K and V.
 //! - A row's keys are cut into chunks of 128, by key index. Each chunk has a state of its own
-//!   (maximum, sum, mixed values; page after page within it); the states are folded in the order of
+//!   (maximum, sum, mixed values; step after step within it, a step being whole pages at fixed places); the states are folded in the order of
 //!   the chunks, empty ones left out. So one row's chunks may go to several threads: the result is
 //!   the same bit for bit whoever computes which, and whichever rows share an item.
 //! - Masked keys have probability exactly 0; whatever finite values a recycled page holds there do
@@ -37,6 +37,9 @@ const ROWS: i64 = 24;
 /// Pages of a chunk: few, so that a window of 512 keys can be shared evenly; more than one, as every
 /// chunk costs a fold.
 const CHUNK_PAGES: i64 = 2;
+/// Pages of a softmax step of a chunk that holds all keys: many, as every step rescales; few enough
+/// that their scores stay in the first cache.
+const STEP_PAGES: i64 = 4;
 /// Rows from which on a 16-bit page is widened once.
 const UNPACK_ROWS: i64 = 12;
 /// Score of a masked key, and the running maximum before the first key.
@@ -127,7 +130,7 @@ struct Args {
     partials: Value,
     /// `[ROWS][k_width]` scaled queries.
     queries: Value,
-    /// `[ROWS][64]` scores, then probabilities.
+    /// `[ROWS][64]` scores of every page of a step, then probabilities.
     scores: Value,
     /// `[ROWS]` states of the running chunk.
     states: Value,
@@ -211,7 +214,8 @@ impl Attend {
     pub fn scratch_bytes(&self) -> i64 {
         let wide = self.wide_floats();
         let terms = self.terms.map_or(0, |t| t.query_floats() + t.key_floats());
-        (ROWS * (self.kv.k_width + PAGE + 2 * self.state_floats()) + wide + terms) * F32
+        let scores = self.together() * PAGE;
+        (ROWS * (self.kv.k_width + scores + 2 * self.state_floats()) + wide + terms) * F32
     }
 
     /// Floats of a widened page.
@@ -287,7 +291,7 @@ impl Attend {
             };
             let states = ROWS * self.state_floats() * F32;
             let scores = b.offset(scratch, ROWS * self.kv.k_width * F32);
-            let first = b.offset(scores, ROWS * PAGE * F32);
+            let first = b.offset(scores, ROWS * self.together() * PAGE * F32);
             let totals = b.offset(first, states);
             let wide = b.offset(totals, states);
             let query_terms = b.offset(wide, self.wide_floats() * F32);
