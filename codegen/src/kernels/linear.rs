@@ -10,7 +10,7 @@
 //!
 //! Not here: block-quantised weights.
 
-use super::{Epilogue, F32, PANEL, TILE_ROWS, Tile, Unpack, epilogue::Target};
+use super::{Epilogue, F32, PANEL, TILE_ROWS, Tile, Unpack, epilogue::Target, tile::AHEAD_TILES};
 use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
 
 /// Longest K that is done in one piece.
@@ -218,7 +218,7 @@ impl Linear {
             w_stride: PANEL,
             acc_stride: PANEL,
         }
-        .emit(b);
+        .emit_ahead(b, self.elem);
         b.for_each(from, to, self.block_rows(), |b, row| {
             let left = b.sub(to, row);
             let most = b.i64(self.block_rows());
@@ -231,6 +231,9 @@ impl Linear {
                     b.store(zeros, p);
                 }
             });
+            // The first block asks for the weights behind the chunk at hand: the next chunk or panel.
+            let (is_first, some) = (b.eq(row, from), b.i64(AHEAD_TILES));
+            let asking = b.select(is_first, some, zero);
             let x = b.at(a.x, row, self.x_stride * F32);
             let mut done = 0;
             while done < self.k {
@@ -254,7 +257,9 @@ impl Linear {
                 };
                 let stride = b.i64(stride * F32);
                 let k = b.i64(length);
-                b.call(&tile, &[rows, x, stride, source, a.sums, k], &[]);
+                let next = b.offset(packed, length * PANEL * self.elem.bytes());
+                let args = [rows, x, stride, source, a.sums, k, next, asking];
+                b.call(&tile, &args, &[]);
                 done += length;
             }
             self.out.write(b, a.to, a.sums, PANEL, panel, row, rows);

@@ -14,12 +14,18 @@ pub const TILE_ROWS: i64 = 6;
 /// Steps of k in one round of the inner loop.
 const UNROLL: i64 = 4;
 
-/// Where sums start.
+/// Full register tiles of a call that ask for what is read next.
+pub const AHEAD_TILES: i64 = 8;
+
+/// What a function does beyond the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    /// What acc holds.
-    Acc,
-    Zero,
+enum Kind {
+    /// Adds to acc.
+    Sum,
+    /// Starts at zero.
+    Product,
+    /// Adds to acc; in each round some tiles ask for so many cache lines.
+    Ahead(i64),
 }
 
 /// `acc[rows][groups·16] += x[rows][k] · w[k][groups·16]`, any number of rows.
@@ -51,17 +57,25 @@ impl Tile {
 
     /// Emits the function and returns its symbol.
     pub fn emit(&self, b: &mut KernelBuilder<'_>) -> String {
-        self.emit_from(b, Start::Acc)
+        self.emit_kind(b, Kind::Sum)
     }
 
     /// As [`Tile::emit`] with `acc = x · w`: the sums start at zero, and acc is not read.
     pub fn emit_product(&self, b: &mut KernelBuilder<'_>) -> String {
-        self.emit_from(b, Start::Zero)
+        self.emit_kind(b, Kind::Product)
     }
 
-    fn emit_from(&self, b: &mut KernelBuilder<'_>, start: Start) -> String {
+    /// As [`Tile::emit`] with two more parameters, `next: *u8, tiles: i64`: the first `tiles` full
+    /// register tiles also ask for memory from `next` on, so that [`AHEAD_TILES`] of them ask for k
+    /// rows of `groups·16` elements of type `of`.
+    pub fn emit_ahead(&self, b: &mut KernelBuilder<'_>, of: Elem) -> String {
+        let bytes = self.groups * LANES * of.bytes() * UNROLL;
+        self.emit_kind(b, Kind::Ahead(bytes / AHEAD_TILES))
+    }
+
+    fn emit_kind(&self, b: &mut KernelBuilder<'_>, kind: Kind) -> String {
         assert!((1..=4).contains(&self.groups), "a tile has 1 to 4 groups");
-        let params = [
+        let mut params = vec![
             Param::i64(),
             Param::input(),
             Param::i64(),
@@ -69,32 +83,50 @@ impl Tile {
             Param::output(),
             Param::i64(),
         ];
-        let symbol = match start {
-            Start::Acc => self.symbol(),
-            Start::Zero => self.symbol() + "_product",
+        let symbol = match kind {
+            Kind::Sum => self.symbol(),
+            Kind::Product => self.symbol() + "_product",
+            Kind::Ahead(bytes) => {
+                params.extend([Param::ptr(), Param::i64()]);
+                format!("{}_ahead{bytes}", self.symbol())
+            }
         };
         b.kernel(&symbol, &params, |b, args| {
-            let [rows, x, x_stride, w, acc, k] = *args else {
-                unreachable!("six parameters")
+            let [rows, x, x_stride, w, acc, k, ref more @ ..] = *args else {
+                unreachable!("six parameters or more")
             };
+            let fresh = kind == Kind::Product;
             let full = b.div_const(rows, TILE_ROWS);
             let full = b.mul_const(full, TILE_ROWS);
             let zero = b.i64(0);
-            b.for_each(zero, full, TILE_ROWS, |b, row| {
-                self.rows(b, start, TILE_ROWS, row, x, x_stride, w, acc, k);
+            let mut first = zero;
+            if let (Kind::Ahead(bytes), &[next, tiles]) = (kind, more) {
+                let asking = b.mul_const(tiles, TILE_ROWS);
+                first = b.min(asking, full);
+                b.for_each(zero, first, TILE_ROWS, |b, row| {
+                    let tile = b.div_const(row, TILE_ROWS);
+                    let skip = b.mul(tile, k);
+                    let next = b.at(next, skip, bytes / UNROLL);
+                    let next = Some((next, bytes));
+                    self.rows(b, fresh, next, TILE_ROWS, row, x, x_stride, w, acc, k);
+                });
+            }
+            b.for_each(first, full, TILE_ROWS, |b, row| {
+                self.rows(b, fresh, None, TILE_ROWS, row, x, x_stride, w, acc, k);
             });
             let rest = b.sub(rows, full);
             for count in 1..TILE_ROWS {
                 let number = b.i64(count);
                 let chosen = b.eq(rest, number);
                 b.when(chosen, |b| {
-                    self.rows(b, start, count, full, x, x_stride, w, acc, k);
+                    self.rows(b, fresh, None, count, full, x, x_stride, w, acc, k);
                 });
             }
         })
     }
 
-    /// `count` rows from `row` on, all column groups, as many at a time as registers hold.
+    /// `count` rows from `row` on, from zero if `fresh`, asking for so many bytes of `next` in a
+    /// round; all column groups, as many at a time as registers hold.
     #[allow(
         clippy::too_many_arguments,
         reason = "they are the function's parameters"
@@ -102,7 +134,8 @@ impl Tile {
     fn rows(
         &self,
         b: &mut KernelBuilder<'_>,
-        start: Start,
+        fresh: bool,
+        next: Option<(Value, i64)>,
         count: i64,
         row: Value,
         x: Value,
@@ -123,7 +156,8 @@ impl Tile {
         let mut first = 0;
         while first < self.groups {
             let groups = fit.min(self.groups - first);
-            self.block(b, start, &xs, first, groups, w, acc, k);
+            let next = next.filter(|_| first == 0);
+            self.block(b, fresh, next, &xs, first, groups, w, acc, k);
             first += groups;
         }
     }
@@ -136,7 +170,8 @@ impl Tile {
     fn block(
         &self,
         b: &mut KernelBuilder<'_>,
-        start: Start,
+        fresh: bool,
+        next: Option<(Value, i64)>,
         xs: &[Value],
         first: i64,
         groups: i64,
@@ -150,12 +185,11 @@ impl Tile {
         let mut sums = Vec::new();
         for row in 0..xs.len() {
             for group in 0..groups {
-                sums.push(match start {
-                    Start::Acc => {
-                        let p = b.offset(acc, at(row, group));
-                        b.load_group(p)
-                    }
-                    Start::Zero => b.splat(0.0),
+                sums.push(if fresh {
+                    b.splat(0.0)
+                } else {
+                    let p = b.offset(acc, at(row, group));
+                    b.load_group(p)
                 });
             }
         }
@@ -163,6 +197,10 @@ impl Tile {
         let w = b.offset(w, first * LANES * size);
         let sums = b.for_carried(zero, k, UNROLL, &sums, |b, step, sums| {
             let mut sums = sums.to_vec();
+            if let Some((next, bytes)) = next {
+                let next = b.at(next, step, bytes / UNROLL);
+                b.prefetch(next, 0, bytes);
+            }
             let w = b.at(w, step, self.w_stride * size);
             for u in 0..UNROLL {
                 let columns: Vec<Value> = (0..groups)
