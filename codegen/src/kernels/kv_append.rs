@@ -4,8 +4,9 @@
 //! the cache's element type, to nearest even; q8_0 as `llmc_ir::quant` quantises it. A barrier must
 //! follow before `attend` reads them.
 //!
-//! A thread writes the tokens whose rows it has in other kernels of rows: those may run before this one with
-//! no barrier between.
+//! Keys of 16 neighbours go by squares of 16 lanes, turned in registers; others, and codes of q8_0,
+//! element by element. A thread writes the tokens whose rows it has in other kernels of rows: those
+//! may run before this one with no barrier between.
 
 use super::kv::{BLOCK, KvElem, PAGE};
 use super::{F32, KvLayout};

@@ -6,6 +6,8 @@
 //!   so a panel stays in its L2 while all its rows pass.
 //! - Long K goes in chunks with the sums carried in scratch; the order of each sum stays k = 0, 1,
 //!   2, …, so neither chunks nor threads nor the number of rows change a bit.
+//! - While the first rows of a panel pass, they ask for the weights that come behind: those are in
+//!   memory, and reading them would else wait until the panel begins.
 //! - 16-bit weights are widened in the inner loop for few rows, once per chunk for many.
 //!
 //! Not here: block-quantised weights.

@@ -1,5 +1,5 @@
-//! The state of every row of an item after the keys of one chunk: some pages at a time, scores, softmax
-//! step, mix.
+//! The state of every row of an item after the keys of one chunk: some pages at a time, scores,
+//! softmax step, mix.
 
 use super::disentangled::Reach;
 use super::{Args, Attend, Bias, CHUNK_PAGES, Item, MASKED, Mask, ROWS, STEP_PAGES, UNPACK_ROWS};

@@ -5,9 +5,10 @@
 //! - An item is (sequence, KV head, up to 24 query rows); a query row is a (token, query head of
 //!   the group) pair, so the heads of a group share every load of K and V.
 //! - A row's keys are cut into chunks of 128, by key index. Each chunk has a state of its own
-//!   (maximum, sum, mixed values; step after step within it, a step being whole pages at fixed places); the states are folded in the order of
-//!   the chunks, empty ones left out. So one row's chunks may go to several threads: the result is
-//!   the same bit for bit whoever computes which, and whichever rows share an item.
+//!   (maximum, sum, mixed values; step after step within it, a step being pages at fixed places);
+//!   the states are folded in the order of the chunks, empty ones left out. So one row's chunks may
+//!   go to several threads: the result is the same bit for bit whoever computes which, and whichever
+//!   rows share an item.
 //! - Masked keys have probability exactly 0; whatever finite values a recycled page holds there do
 //!   not matter. A page that no row of an item sees is not read: pages out of range are not counted
 //!   through, and where the mask has a pattern each page is asked for first.
