@@ -169,8 +169,8 @@ impl KernelBuilder<'_> {
         })
     }
 
-    /// Calls an LLVM intrinsic of the target.
-    fn intrinsic(&mut self, name: &str, operands: &[Value], result: Ty) -> Value {
+    /// Calls an LLVM intrinsic that no operation stands for.
+    pub(super) fn intrinsic(&mut self, name: &str, operands: &[Value], result: Ty) -> Value {
         let count = i32::try_from(operands.len()).expect("few operands");
         self.one(
             "llvm.call_intrinsic",

@@ -74,6 +74,12 @@ impl KernelBuilder<'_> {
         self.one("arith.truncf", &[v], v.ty.with_elem(Elem::F32), &[])
     }
 
+    /// 16 floats to the nearest i32, ties to even; the values must fit.
+    pub fn to_nearest_int(&mut self, v: Value) -> Value {
+        // By the rounding mode, which is that of the C ABI: nearest even.
+        self.intrinsic("llvm.lrint", &[v], v.ty.with_elem(Elem::I32))
+    }
+
     /// The same bits as another element type of the same size.
     pub fn bitcast(&mut self, v: Value, to: Elem) -> Value {
         assert_eq!(

@@ -1,7 +1,8 @@
 //! Lanes: broadcast, extract, shuffle, and reductions in a fixed order.
 //!
 //! In: vectors. Out: vectors or scalars. A reduction halves the vector again and again (lane `i`
-//! with lane `i + n/2`), on every feature level alike.
+//! with lane `i + n/2`), on every feature level alike. Reductions of many vectors at once are for
+//! what gives the same in any order.
 
 use super::{Elem, GROUP, KernelBuilder, LANES, Ty, Value};
 use crate::mlir::Attr;
@@ -80,6 +81,58 @@ impl KernelBuilder<'_> {
     /// Smallest lane.
     pub fn min_lanes(&mut self, v: Value) -> Value {
         self.halve(v, |b, x, y| b.min(x, y))
+    }
+
+    /// Lane `i` is the largest lane of the `i`-th of 1, 2, 4, 8 or 16 vectors of 16 lanes.
+    pub fn max_of_each(&mut self, vectors: &[Value]) -> Value {
+        self.join_each(vectors, |b, x, y| b.max(x, y))
+    }
+
+    /// Lane `i` is the sum of the lanes of the `i`-th of 1, 2, 4, 8 or 16 vectors of 16 integers.
+    pub fn sum_of_each(&mut self, vectors: &[Value]) -> Value {
+        assert!(
+            vectors.iter().all(|v| !v.ty.is_float()),
+            "float sums depend on the order"
+        );
+        self.join_each(vectors, |b, x, y| b.add(x, y))
+    }
+
+    /// Reduces each vector to the lane of its number, in four steps that halve the number of vectors
+    /// rather than of lanes: of each two, lanes `i` and `i + distance` are joined and then lie side by
+    /// side, those of the first before those of the second. First this happens within runs of four
+    /// lanes, then with whole runs, which no level needs more than one instruction to bring together.
+    /// A vector that is left alone is its own partner.
+    fn join_each(
+        &mut self,
+        vectors: &[Value],
+        mut join: impl FnMut(&mut Self, Value, Value) -> Value,
+    ) -> Value {
+        let count = vectors.len() as i64;
+        assert!(
+            count.count_ones() == 1 && count <= LANES,
+            "as many vectors as a power of two up to 16"
+        );
+        let mut vectors = vectors.to_vec();
+        for (distance, run) in [(2, 4), (1, 4), (8, LANES), (4, LANES)] {
+            let near: Vec<i64> = (0..LANES)
+                .step_by(run as usize)
+                .flat_map(|first| [first, LANES + first])
+                .flat_map(|first| first..first + run)
+                .filter(|lane| lane & distance == 0)
+                .collect();
+            let far: Vec<i64> = near.iter().map(|lane| lane + distance).collect();
+            vectors = vectors
+                .chunks(2)
+                .map(|pair| {
+                    let (first, second) = (pair[0], pair[pair.len() - 1]);
+                    let x = self.shuffle(first, second, &near);
+                    let y = self.shuffle(first, second, &far);
+                    join(self, x, y)
+                })
+                .collect();
+        }
+        let lanes: Vec<i64> = (0..count).collect();
+        self.shuffle(vectors[0], vectors[0], &lanes)
     }
 
     /// `[0, 1, … 15]` as i32.

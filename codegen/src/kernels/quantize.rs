@@ -4,11 +4,14 @@
 //! [`llmc_ir::quant::activation`] for the normalised row; or rows of bf16, pads zero.
 
 use super::{F32, Norm};
-use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
+use crate::kernel::{Elem, KernelBuilder, LANES, Param, Ty, Value};
 use llmc_ir::{
     Group,
     quant::activation::{BLOCK, PAIR_BITS, RowForm, TINY, most},
 };
+
+/// Blocks that are taken together: their halves' sums fill a vector.
+const AT_ONCE: i64 = LANES / 2;
 
 /// What rows become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,7 @@ impl Quantize {
     }
 
     fn scale(&self, b: &mut KernelBuilder<'_>, group: Group, largest: Value) -> Scale {
-        let (most, zero, tiny) = (b.f32(most(group)), b.f32(0.0), b.f32(TINY));
+        let [most, zero, tiny] = [most(group), 0.0, TINY].map(|v| b.constant(largest.ty, v.into()));
         let none = b.lt(largest, tiny);
         let inverse = b.div(most, largest);
         let scale = b.div(largest, most);
@@ -160,10 +163,8 @@ impl Quantize {
 
     /// 16 values in steps of their scale, i32.
     fn steps(&self, b: &mut KernelBuilder<'_>, v: Value, inverse: Value) -> Value {
-        let inverse = b.broadcast(inverse);
         let v = b.mul(v, inverse);
-        let v = b.round_even(v);
-        b.to_int(v, Elem::I32)
+        b.to_nearest_int(v)
     }
 
     /// Stores 16 codes, i32, at `p`.
@@ -172,52 +173,68 @@ impl Quantize {
         b.store(bytes, p);
     }
 
+    /// One behind the other, several blocks at a time.
     fn blocks(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value) {
-        let form = self.form(Group::Block);
-        let put = |b: &mut KernelBuilder<'_>, v: Value, at: u32, i: Value, each: i64, skip: i64| {
-            let p = b.offset(y, i64::from(at) + skip);
-            let p = b.at(p, i, each);
-            b.store(v, p);
-        };
-        b.for_unrolled(self.width / BLOCK as i64, 4, |b, block| {
-            let x = b.at(x, block, BLOCK as i64 * F32);
-            let values = [0, 1].map(|half| {
+        let (count, mut done) = (self.width / BLOCK as i64, 0);
+        for together in [AT_ONCE, 4, 2, 1] {
+            let rounds = (count - done) / together;
+            b.for_unrolled(rounds, 1, |b, i| {
+                let first = b.mul_const(i, together);
+                let first = b.add_const(first, done);
+                self.some_blocks(b, x, y, first, together);
+            });
+            done += rounds * together;
+        }
+    }
+
+    /// `count` blocks from `first` on, with one vector of what each block has. A single one is the
+    /// row's last: a block of zeros behind it fills the unit.
+    fn some_blocks(&self, b: &mut KernelBuilder<'_>, x: Value, y: Value, first: Value, count: i64) {
+        let x = b.at(x, first, BLOCK as i64 * F32);
+        let to = b.at(y, first, BLOCK as i64);
+        let mut values: Vec<Value> = (0..2 * count)
+            .map(|half| {
                 let p = b.offset(x, half * LANES * F32);
                 b.load_group(p)
-            });
-            let sizes = values.map(|v| b.abs(v));
-            let largest = b.max(sizes[0], sizes[1]);
-            let largest = b.max_lanes(largest);
-            let scale = self.scale(b, Group::Block, largest);
-            put(b, scale.scale, form.scales, block, F32, 0);
-            let to = b.at(y, block, BLOCK as i64);
-            let mut total = None;
-            for (half, v) in (0..).zip(values) {
-                let p = b.offset(to, half * LANES);
-                let codes = self.steps(b, v, scale.inverse);
-                self.put_codes(b, codes, p);
-                let sum = b.sum_lanes(codes);
-                put(b, sum, form.half_sums, block, 2 * F32, half * F32);
-                total = Some(total.map_or(sum, |t| b.add(t, sum)));
-            }
-            let total = total.expect("two halves");
-            put(b, total, form.sums, block, F32, 0);
-            let start = b.mul_const(total, -128);
-            put(b, start, form.starts, block, F32, 0);
+            })
+            .collect();
+        let count = count.max(2);
+        values.resize(2 * count as usize, b.splat(0.0));
+        let largest: Vec<Value> = values
+            .chunks(2)
+            .map(|v| {
+                let (low, high) = (b.abs(v[0]), b.abs(v[1]));
+                b.max(low, high)
+            })
+            .collect();
+        let largest = b.max_of_each(&largest);
+        let scale = self.scale(b, Group::Block, largest);
+        let mut codes = Vec::with_capacity(values.len());
+        for (half, v) in (0..).zip(values) {
+            let lane = [half / 2; LANES as usize];
+            let inverse = b.shuffle(scale.inverse, scale.inverse, &lane);
+            let steps = self.steps(b, v, inverse);
+            let p = b.offset(to, half * LANES);
+            self.put_codes(b, steps, p);
+            codes.push(steps);
+        }
+        let halves = b.sum_of_each(&codes);
+        let [low, high] = [0, 1].map(|half| {
+            let lanes: Vec<i64> = (0..count).map(|block| 2 * block + half).collect();
+            b.shuffle(halves, halves, &lanes)
         });
-        // The row's last unit may be half a one.
-        if self.width % 64 != 0 {
-            let block = b.i64(self.width / BLOCK as i64);
-            let (none, zeros) = (b.int(Elem::I32, 0), b.splat(0.0));
-            put(b, none, form.scales, block, F32, 0);
-            put(b, none, form.sums, block, F32, 0);
-            put(b, none, form.half_sums, block, 2 * F32, 0);
-            put(b, none, form.half_sums, block, 2 * F32, F32);
-            put(b, none, form.starts, block, F32, 0);
-            let zeros = b.bytes(zeros);
-            let zeros = b.shuffle(zeros, zeros, &(0..BLOCK as i64).collect::<Vec<_>>());
-            let p = b.offset(y, self.width);
-            b.store(zeros, p);
+        let sums = b.add(low, high);
+        let starts = b.mul_const(sums, -128);
+        let form = self.form(Group::Block);
+        for (v, at, each) in [
+            (scale.scale, form.scales, F32),
+            (sums, form.sums, F32),
+            (halves, form.half_sums, 2 * F32),
+            (starts, form.starts, F32),
+        ] {
+            let p = b.offset(y, at.into());
+            let p = b.at(p, first, each);
+            b.store(v, p);
         }
     }
 
@@ -246,6 +263,7 @@ impl Quantize {
         });
         let largest = b.max_lanes(largest[0]);
         let scale = self.scale(b, group, largest);
+        let inverse = b.broadcast(scale.inverse);
         // One behind the other: the codes of the row, or the high and then the low ones.
         let rows: Vec<Value> = (0..group.codes())
             .map(|code| b.offset(y, i64::from(code * form.each)))
@@ -254,7 +272,7 @@ impl Quantize {
         let sums = vec![none; rows.len()];
         let sums = b.for_unrolled_carried(groups, 4, &sums, |b, i, sums| {
             let v = load(b, i);
-            let steps = self.steps(b, v, scale.inverse);
+            let steps = self.steps(b, v, inverse);
             let codes = match group {
                 Group::Pair => pair(b, steps).to_vec(),
                 Group::Block | Group::Row => vec![steps],
@@ -272,7 +290,7 @@ impl Quantize {
             let step = b.f32((1 << PAIR_BITS) as f32);
             scales.insert(0, b.mul(scale.scale, step));
         }
-        let none = b.constant(crate::kernel::Ty::Vector(Elem::I8, LANES as u32), 0.0);
+        let none = b.constant(Ty::Vector(Elem::I8, LANES as u32), 0.0);
         for ((row, sum), scale) in rows.into_iter().zip(sums).zip(scales) {
             let sum = b.sum_lanes(sum);
             let start = b.mul_const(sum, -128);

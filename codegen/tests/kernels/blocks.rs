@@ -250,7 +250,10 @@ fn written(width: usize, group: Group) -> Vec<(usize, usize)> {
 #[test]
 fn quantised_rows_are_those_of_the_reference() {
     for (group, widths) in [
-        (Group::Block, &[32usize, 64, 96, 896, 1056][..]),
+        (
+            Group::Block,
+            &[32usize, 64, 96, 128, 256, 480, 512, 768, 896, 1056][..],
+        ),
         (Group::Row, &[1, 15, 16, 100, 896]),
         (Group::Pair, &[1, 15, 16, 64, 100, 384, 896]),
     ] {
