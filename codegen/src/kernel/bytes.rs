@@ -43,6 +43,15 @@ impl KernelBuilder<'_> {
         self.one("vector.bitcast", &[v], SUMS, &[])
     }
 
+    /// The low bytes of four vectors of 16 × i32, one behind the other.
+    pub fn low_bytes(&mut self, of: [Value; 4]) -> Value {
+        let [a, b, c, d] = of.map(|v| self.bytes(v));
+        let low: Vec<i64> = (0..2 * 4 * LANES).step_by(4).collect();
+        let (first, second) = (self.shuffle(a, b, &low), self.shuffle(c, d, &low));
+        let all: Vec<i64> = (0..4 * LANES).collect();
+        self.shuffle(first, second, &all)
+    }
+
     /// `acc + Σ codes · x` over the four bytes of each lane; `codes` are unsigned, x signed with
     /// magnitudes up to 127. Codes above 127 need [`KernelBuilder::wide_codes`] at every level.
     pub fn dot_u8_s8(&mut self, acc: Value, codes: Value, x: Value) -> Value {

@@ -85,35 +85,44 @@ impl KernelBuilder<'_> {
 
     /// Lane `i` is the largest lane of the `i`-th of 1, 2, 4, 8 or 16 vectors of 16 lanes.
     pub fn max_of_each(&mut self, vectors: &[Value]) -> Value {
-        self.join_each(vectors, |b, x, y| b.max(x, y))
+        let steps = [(2, 4), (1, 4), (8, LANES), (4, LANES)];
+        let most = self.join_of_each(vectors, &steps, |b, x, y| b.max(x, y));
+        let lanes: Vec<i64> = (0..vectors.len() as i64).collect();
+        self.shuffle(most, most, &lanes)
     }
 
-    /// Lane `i` is the sum of the lanes of the `i`-th of 1, 2, 4, 8 or 16 vectors of 16 integers.
-    pub fn sum_of_each(&mut self, vectors: &[Value]) -> Value {
+    /// Lane `i` is the sum of the `i`-th four lanes of 1, 2 or 4 vectors of 16 integers, one behind
+    /// the other.
+    pub fn sum_of_fours(&mut self, vectors: &[Value]) -> Value {
         assert!(
             vectors.iter().all(|v| !v.ty.is_float()),
             "float sums depend on the order"
         );
-        self.join_each(vectors, |b, x, y| b.add(x, y))
+        let sums = self.join_of_each(vectors, &[(2, 4), (1, 4)], |b, x, y| b.add(x, y));
+        // Four lanes are one of each vector.
+        let lanes: Vec<i64> = (0..4 * vectors.len() as i64)
+            .map(|four| four % 4 * 4 + four / 4)
+            .collect();
+        self.shuffle(sums, sums, &lanes)
     }
 
-    /// Reduces each vector to the lane of its number, in four steps that halve the number of vectors
-    /// rather than of lanes: of each two, lanes `i` and `i + distance` are joined and then lie side by
-    /// side, those of the first before those of the second. First this happens within runs of four
-    /// lanes, then with whole runs, which no level needs more than one instruction to bring together.
-    /// A vector that is left alone is its own partner.
-    fn join_each(
+    /// Joins lanes of each vector in steps `(distance, run)` that halve the number of vectors rather
+    /// than of lanes: of each two, lanes `i` and `i + distance` are joined, and within a run of lanes
+    /// those of the first then lie before those of the second. A vector that is left alone is its own
+    /// partner. Steps within runs of four lanes, and steps that move whole fours, take an instruction
+    /// or two for each shuffle on any level.
+    fn join_of_each(
         &mut self,
         vectors: &[Value],
+        steps: &[(i64, i64)],
         mut join: impl FnMut(&mut Self, Value, Value) -> Value,
     ) -> Value {
-        let count = vectors.len() as i64;
         assert!(
-            count.count_ones() == 1 && count <= LANES,
-            "as many vectors as a power of two up to 16"
+            vectors.len().is_power_of_two() && vectors.len() <= 1 << steps.len(),
+            "as many vectors as the steps bring down to one"
         );
         let mut vectors = vectors.to_vec();
-        for (distance, run) in [(2, 4), (1, 4), (8, LANES), (4, LANES)] {
+        for &(distance, run) in steps {
             let near: Vec<i64> = (0..LANES)
                 .step_by(run as usize)
                 .flat_map(|first| [first, LANES + first])
@@ -131,8 +140,7 @@ impl KernelBuilder<'_> {
                 })
                 .collect();
         }
-        let lanes: Vec<i64> = (0..count).collect();
-        self.shuffle(vectors[0], vectors[0], &lanes)
+        vectors[0]
     }
 
     /// `[0, 1, … 15]` as i32.

@@ -4,7 +4,7 @@
 //! [`llmc_ir::quant::activation`] for the normalised row; or rows of bf16, pads zero.
 
 use super::{F32, Norm};
-use crate::kernel::{Elem, KernelBuilder, LANES, Param, Ty, Value};
+use crate::kernel::{BYTES, Elem, KernelBuilder, LANES, Param, SUMS, Ty, Value};
 use llmc_ir::{
     Group,
     quant::activation::{BLOCK, PAIR_BITS, RowForm, TINY, most},
@@ -209,16 +209,22 @@ impl Quantize {
             .collect();
         let largest = b.max_of_each(&largest);
         let scale = self.scale(b, Group::Block, largest);
-        let mut codes = Vec::with_capacity(values.len());
-        for (half, v) in (0..).zip(values) {
-            let lane = [half / 2; LANES as usize];
-            let inverse = b.shuffle(scale.inverse, scale.inverse, &lane);
-            let steps = self.steps(b, v, inverse);
-            let p = b.offset(to, half * LANES);
-            self.put_codes(b, steps, p);
-            codes.push(steps);
-        }
-        let halves = b.sum_of_each(&codes);
+        let (none, ones) = (b.constant(SUMS, 0.0), b.constant(BYTES, 1.0));
+        let units = values.chunks(4).zip(0..);
+        let fours: Vec<Value> = units
+            .map(|(values, unit)| {
+                let codes = [0, 1, 2, 3].map(|half| {
+                    let lane = [2 * unit + half as i64 / 2; LANES as usize];
+                    let inverse = b.shuffle(scale.inverse, scale.inverse, &lane);
+                    self.steps(b, values[half], inverse)
+                });
+                let codes = b.low_bytes(codes);
+                let p = b.offset(to, unit * 2 * BLOCK as i64);
+                b.store(codes, p);
+                b.dot_u8_s8(none, ones, codes)
+            })
+            .collect();
+        let halves = b.sum_of_fours(&fours);
         let [low, high] = [0, 1].map(|half| {
             let lanes: Vec<i64> = (0..count).map(|block| 2 * block + half).collect();
             b.shuffle(halves, halves, &lanes)
@@ -268,7 +274,7 @@ impl Quantize {
         let rows: Vec<Value> = (0..group.codes())
             .map(|code| b.offset(y, i64::from(code * form.each)))
             .collect();
-        let none = b.constant(crate::kernel::SUMS, 0.0);
+        let none = b.constant(SUMS, 0.0);
         let sums = vec![none; rows.len()];
         let sums = b.for_unrolled_carried(groups, 4, &sums, |b, i, sums| {
             let v = load(b, i);
