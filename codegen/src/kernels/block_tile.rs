@@ -4,7 +4,7 @@
 //! bytes, as packed. Out: `acc += x · w`, in the order of [`Products`].
 //!
 //! Registers hold the integer sums of a part. Those in f32, which only the end of a part reads, stay in
-//! `acc`: twice the rows for each load of weights, and chains enough to hide a product's latency.
+//! `acc`: so there is room for rows enough that their chains hide a product's latency.
 
 use super::{
     F32,

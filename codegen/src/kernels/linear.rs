@@ -12,7 +12,7 @@
 //!
 //! Not here: block-quantised weights.
 
-use super::{Epilogue, F32, PANEL, TILE_ROWS, Tile, Unpack, epilogue::Target, tile::AHEAD_TILES};
+use super::{Epilogue, F32, PANEL, TILE_ROWS, Tile, Unpack, epilogue::Target};
 use crate::kernel::{Elem, KernelBuilder, LANES, Param, Value};
 
 /// Longest K that is done in one piece.
@@ -234,8 +234,8 @@ impl Linear {
                 }
             });
             // The first block asks for the weights behind the chunk at hand: the next chunk or panel.
-            let (is_first, some) = (b.eq(row, from), b.i64(AHEAD_TILES));
-            let asking = b.select(is_first, some, zero);
+            let (is_first, one) = (b.eq(row, from), b.i64(1));
+            let asks = b.select(is_first, one, zero);
             let x = b.at(a.x, row, self.x_stride * F32);
             let mut done = 0;
             while done < self.k {
@@ -260,7 +260,7 @@ impl Linear {
                 let stride = b.i64(stride * F32);
                 let k = b.i64(length);
                 let next = b.offset(packed, length * PANEL * self.elem.bytes());
-                let args = [rows, x, stride, source, a.sums, k, next, asking];
+                let args = [rows, x, stride, source, a.sums, k, next, asks];
                 b.call(&tile, &args, &[]);
                 done += length;
             }

@@ -14,8 +14,9 @@ pub const TILE_ROWS: i64 = 6;
 /// Steps of k in one round of the inner loop.
 const UNROLL: i64 = 4;
 
-/// Full register tiles of a call that ask for what is read next.
-pub const AHEAD_TILES: i64 = 8;
+/// Among how many full register tiles a call divides what it asks for, the first of these that it has.
+/// Few at a time leave the products their loads; but all of it must be on its way by the end.
+const AHEAD_TILES: [i64; 4] = [8, 4, 2, 1];
 
 /// What a function does beyond the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ enum Kind {
     Sum,
     /// Starts at zero.
     Product,
-    /// Adds to acc; in each round some tiles ask for so many cache lines.
+    /// Adds to acc; some tiles ask for what is read next, which has so many bytes for a round.
     Ahead(i64),
 }
 
@@ -65,12 +66,11 @@ impl Tile {
         self.emit_kind(b, Kind::Product)
     }
 
-    /// As [`Tile::emit`] with two more parameters, `next: *u8, tiles: i64`: the first `tiles` full
-    /// register tiles also ask for memory from `next` on, so that [`AHEAD_TILES`] of them ask for k
-    /// rows of `groups·16` elements of type `of`.
+    /// As [`Tile::emit`] with two more parameters, `next: *u8, asks: i64`: where `asks` is 1, the first
+    /// full register tiles also ask for the k rows of `groups·16` elements of type `of` at `next`.
     pub fn emit_ahead(&self, b: &mut KernelBuilder<'_>, of: Elem) -> String {
         let bytes = self.groups * LANES * of.bytes() * UNROLL;
-        self.emit_kind(b, Kind::Ahead(bytes / AHEAD_TILES))
+        self.emit_kind(b, Kind::Ahead(bytes))
     }
 
     fn emit_kind(&self, b: &mut KernelBuilder<'_>, kind: Kind) -> String {
@@ -100,16 +100,21 @@ impl Tile {
             let full = b.mul_const(full, TILE_ROWS);
             let zero = b.i64(0);
             let mut first = zero;
-            if let (Kind::Ahead(bytes), &[next, tiles]) = (kind, more) {
-                let asking = b.mul_const(tiles, TILE_ROWS);
-                first = b.min(asking, full);
-                b.for_each(zero, first, TILE_ROWS, |b, row| {
-                    let tile = b.div_const(row, TILE_ROWS);
-                    let skip = b.mul(tile, k);
-                    let next = b.at(next, skip, bytes / UNROLL);
-                    let next = Some((next, bytes));
-                    self.rows(b, fresh, next, TILE_ROWS, row, x, x_stride, w, acc, k);
-                });
+            if let (Kind::Ahead(bytes), &[next, asks]) = (kind, more) {
+                for tiles in AHEAD_TILES {
+                    let asking = b.mul_const(asks, tiles * TILE_ROWS);
+                    let (has, none) = (b.le(asking, full), b.eq(first, zero));
+                    let here = b.and(has, none);
+                    let end = b.select(here, asking, first);
+                    b.for_each(first, end, TILE_ROWS, |b, row| {
+                        let tile = b.div_const(row, TILE_ROWS);
+                        let skip = b.mul(tile, k);
+                        let next = b.at(next, skip, bytes / UNROLL / tiles);
+                        let next = Some((next, bytes / tiles));
+                        self.rows(b, fresh, next, TILE_ROWS, row, x, x_stride, w, acc, k);
+                    });
+                    first = end;
+                }
             }
             b.for_each(first, full, TILE_ROWS, |b, row| {
                 self.rows(b, fresh, None, TILE_ROWS, row, x, x_stride, w, acc, k);
