@@ -329,6 +329,7 @@ fn attends() -> Vec<(Attend, KvAppend)> {
                 kv,
                 k_stride: heads * width,
                 v_stride: heads * width,
+                by_heads: true,
             },
         ));
     }

@@ -19,15 +19,16 @@ impl<'a> Lower<'a> {
         };
         let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
         let dtype = self.module.states[state.index()].dtype;
-        self.append(state.index(), dtype, k, v)
+        self.append(state.index(), dtype, (k, v), false)
     }
 
+    /// `alone`: a barrier follows at once.
     fn append(
         &mut self,
         class: usize,
         dtype: DType,
-        k: &Place,
-        v: &Place,
+        (k, v): (&Place, &Place),
+        alone: bool,
     ) -> Result<(), LowerError> {
         let kv = self.kv_layout(class, dtype)?;
         if kv.elem == KvElem::Q8_0 && [k, v].iter().any(|p| !is_whole_blocks(p)) {
@@ -40,6 +41,7 @@ impl<'a> Lower<'a> {
             kv,
             k_stride: i64::from(k.stride),
             v_stride: i64::from(v.stride),
+            by_heads: alone && self.calls.is_empty(),
         };
         let args = vec![
             Arg::Rows(Extent::Tokens),
@@ -67,7 +69,7 @@ impl<'a> Lower<'a> {
             None => {
                 let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
                 let class = self.step_pages(k, v)?;
-                self.append(class, DType::F32, k, v)?;
+                self.append(class, DType::F32, (k, v), true)?;
                 self.end_phase("pages");
                 (class, DType::F32, 3)
             }

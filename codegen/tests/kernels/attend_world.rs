@@ -81,6 +81,7 @@ pub fn case(dk: usize, dv: usize, heads: usize, group: usize, elem: KvElem) -> C
             kv,
             k_stride: heads as i64 * kv.k_width,
             v_stride: heads as i64 * kv.v_width + 16,
+            by_heads: false,
         },
         dk,
         dv,

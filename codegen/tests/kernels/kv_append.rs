@@ -62,9 +62,11 @@ fn check(kv: KvLayout) {
         kv,
         k_stride: kv.heads * kv.k_width + 16,
         v_stride: kv.heads * kv.v_width + 32,
+        by_heads: false,
     };
+    let both = [false, true].map(|by_heads| KvAppend { by_heads, ..append });
     let loaded = load_all(|b| {
-        append.emit(b);
+        both.map(|append| append.emit(b));
     });
     let (heads, kw, vw) = (kv.heads as usize, kv.k_width as usize, kv.v_width as usize);
     let (ks, vs) = (append.k_stride as usize, append.v_stride as usize);
@@ -102,7 +104,7 @@ fn check(kv: KvLayout) {
     let mut table = Buffer::from_i32(&TABLE);
     let [mut pos, mut seq] = [pos, seq].map(|x| Buffer::from_i32(&x));
     for lib in &loaded {
-        for threads in [1, 2, 3, 7] {
+        for (append, threads) in both.into_iter().flat_map(|a| [1, 2, 3, 7].map(|t| (a, t))) {
             let mut cache = stale.clone();
             for t in 0..threads {
                 // SAFETY: the documented signature and sizes.
@@ -116,7 +118,7 @@ fn check(kv: KvLayout) {
             for (i, (found, e)) in cache.u8().iter().zip(&expected).enumerate() {
                 assert!(
                     found == e,
-                    "{} on {}: byte {i} is {found:x}, not {e:x}",
+                    "{} on {}, {threads} threads: byte {i} is {found:x}, not {e:x}",
                     append.symbol(),
                     lib.level.name
                 );
