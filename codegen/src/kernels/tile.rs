@@ -14,9 +14,15 @@ pub const TILE_ROWS: i64 = 6;
 /// Steps of k in one round of the inner loop.
 const UNROLL: i64 = 4;
 
-/// Among how many full register tiles a call divides what it asks for, the first of these that it has.
-/// Few at a time leave the products their loads; but all of it must be on its way by the end.
-const AHEAD_TILES: [i64; 4] = [8, 4, 2, 1];
+/// How a call divides what it asks for: among how many full register tiles, the first of these that it
+/// has, and how many parts of [`AHEAD_PARTS`] each asks for. Few at a time leave the products their
+/// loads; but all of it must be on its way by the end.
+const AHEAD: [(i64, i64); 4] = [(8, 2), (4, 4), (2, 6), (1, 12)];
+const AHEAD_PARTS: i64 = 16;
+/// After at most so many full tiles, the rows that are left ask for the rest of the parts,
+const AHEAD_REST_TILES: i64 = 2;
+/// if there are so many rows.
+const AHEAD_REST_ROWS: i64 = 3;
 
 /// What a function does beyond the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +72,8 @@ impl Tile {
         self.emit_kind(b, Kind::Product)
     }
 
-    /// As [`Tile::emit`] with two more parameters, `next: *u8, asks: i64`: where `asks` is 1, the first
-    /// full register tiles also ask for the k rows of `groups·16` elements of type `of` at `next`.
+    /// As [`Tile::emit`] with two more parameters, `next: *u8, asks: i64`: where `asks` is 1 and not 0, some
+    /// register tiles also ask for the k rows of `groups·16` elements of type `of` at `next`.
     pub fn emit_ahead(&self, b: &mut KernelBuilder<'_>, of: Elem) -> String {
         let bytes = self.groups * LANES * of.bytes() * UNROLL;
         self.emit_kind(b, Kind::Ahead(bytes))
@@ -101,7 +107,8 @@ impl Tile {
             let zero = b.i64(0);
             let mut first = zero;
             if let (Kind::Ahead(bytes), &[next, asks]) = (kind, more) {
-                for tiles in AHEAD_TILES {
+                for (tiles, parts) in AHEAD {
+                    let bytes = bytes * parts / AHEAD_PARTS;
                     let asking = b.mul_const(asks, tiles * TILE_ROWS);
                     let (has, none) = (b.le(asking, full), b.eq(first, zero));
                     let here = b.and(has, none);
@@ -109,8 +116,8 @@ impl Tile {
                     b.for_each(first, end, TILE_ROWS, |b, row| {
                         let tile = b.div_const(row, TILE_ROWS);
                         let skip = b.mul(tile, k);
-                        let next = b.at(next, skip, bytes / UNROLL / tiles);
-                        let next = Some((next, bytes / tiles));
+                        let next = b.at(next, skip, bytes / UNROLL);
+                        let next = Some((next, bytes));
                         self.rows(b, fresh, next, TILE_ROWS, row, x, x_stride, w, acc, k);
                     });
                     first = end;
@@ -119,12 +126,26 @@ impl Tile {
             b.for_each(first, full, TILE_ROWS, |b, row| {
                 self.rows(b, fresh, None, TILE_ROWS, row, x, x_stride, w, acc, k);
             });
+            let last = match (kind, more) {
+                (Kind::Ahead(bytes), &[next, asks]) => {
+                    let done = AHEAD[AHEAD.len() - 1].1;
+                    let skip = b.mul_const(k, bytes / UNROLL * done / AHEAD_PARTS);
+                    let next = b.offset_by(next, skip);
+                    // To ask for what is being read costs next to nothing.
+                    let most = b.mul_const(asks, AHEAD_REST_TILES * TILE_ROWS + 1);
+                    let asks = b.lt(full, most);
+                    let next = b.select(asks, next, w);
+                    Some((next, bytes * (AHEAD_PARTS - done) / AHEAD_PARTS))
+                }
+                _ => None,
+            };
             let rest = b.sub(rows, full);
             for count in 1..TILE_ROWS {
                 let number = b.i64(count);
                 let chosen = b.eq(rest, number);
+                let next = last.filter(|_| count >= AHEAD_REST_ROWS);
                 b.when(chosen, |b| {
-                    self.rows(b, fresh, None, count, full, x, x_stride, w, acc, k);
+                    self.rows(b, fresh, next, count, full, x, x_stride, w, acc, k);
                 });
             }
         })
