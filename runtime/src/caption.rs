@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::text_tools::TextTools;
 use crate::texts::{self, Texts};
 use crate::told::Told;
-use crate::writer::{Said, Writer, line};
+use crate::writer::{Said, Writer};
 use crate::{Error, Result, pictures};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -50,22 +50,13 @@ const DEFAULT_NEW: usize = 64;
 #[derive(Serialize)]
 struct Captions<'a> {
     image: &'a str,
-    captions: Vec<Printed>,
+    captions: Vec<Said>,
 }
 
 #[derive(Serialize)]
 struct Answers<'a> {
     question: &'a str,
-    answers: Vec<Printed>,
-}
-
-#[derive(Serialize)]
-struct Printed {
-    text: String,
-    tokens: usize,
-    finish_reason: crate::decode_loop::Finish,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    score: Option<f32>,
+    answers: Vec<Said>,
 }
 
 /// What both tasks need.
@@ -123,21 +114,9 @@ pub fn start(session: &Session<'_>) -> Result<u32> {
     })
 }
 
-fn printed(said: Vec<Said>) -> Vec<Printed> {
-    let one = |s: Said| Printed {
-        text: s.text.trim().to_owned(),
-        tokens: s.tokens,
-        finish_reason: s.finish,
-        score: s.score,
-    };
-    said.into_iter().map(one).collect()
-}
-
 /// Prints texts, a line each.
 fn tell_plainly(said: &[Said], out: &mut dyn Write) -> Result<()> {
-    let mut wrote = said
-        .iter()
-        .try_for_each(|s| writeln!(out, "{}", line(&s.text)));
+    let mut wrote = said.iter().try_for_each(|s| writeln!(out, "{}", s.line()));
     wrote = wrote.and_then(|()| out.flush());
     wrote.map_err(|e| Error::io("standard output", e))
 }
@@ -159,11 +138,10 @@ pub fn caption(
     let mut teller = Teller::new(session, told, &args.flags, args.new)?;
     images.each(input, &mut |image| {
         let features = teller.see(Path::new(image))?;
-        let said = teller.tell(&features, args.prompt.as_deref())?;
+        let captions = teller.tell(&features, args.prompt.as_deref())?;
         if !json {
-            return tell_plainly(&said, out);
+            return tell_plainly(&captions, out);
         }
-        let captions = printed(said);
         texts::write_json(out, &Captions { image, captions })?;
         out.flush().map_err(|e| Error::io("standard output", e))
     })
@@ -193,17 +171,11 @@ pub fn answer(
     let mut teller = Teller::new(session, told, &args.flags, args.new)?;
     let features = teller.see(Path::new(image))?;
     questions.each(input, &mut |question| {
-        let said = teller.tell(&features, Some(&format!("Question: {question} Answer:")))?;
+        let answers = teller.tell(&features, Some(&format!("Question: {question} Answer:")))?;
         if !json {
-            return tell_plainly(&said, out);
+            return tell_plainly(&answers, out);
         }
-        texts::write_json(
-            out,
-            &Answers {
-                question,
-                answers: printed(said),
-            },
-        )?;
+        texts::write_json(out, &Answers { question, answers })?;
         out.flush().map_err(|e| Error::io("standard output", e))
     })
 }

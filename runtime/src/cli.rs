@@ -194,7 +194,7 @@ mod tests {
             "profile -p 8 -n 4 --json -t 1",
             "info --json --quiet",
             "verify",
-            "embed a --dimensions 64",
+            "embed a --dimensions 64 --json",
             "classify a b --top-k 3 --json",
             "classify a b --pair c",
             "classify - --pairs",
@@ -208,7 +208,7 @@ mod tests {
             "caption a.png b.png --prompt x -n 5 --json --beams 2",
             "answer a.png q -n 5 --temperature 0.5 --json",
             "translate --to de hello -n 5 --beams 4",
-            "summarize -",
+            "summarize - --json",
         ] {
             assert!(check(line).is_ok(), "{line}");
         }

@@ -21,6 +21,9 @@ pub struct EmbedArgs {
     /// Keep the first N dimensions
     #[arg(long, value_name = "N")]
     pub dimensions: Option<usize>,
+    /// Print JSON lines, which is the only form
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs `embed`.

@@ -1,15 +1,16 @@
 //! `translate` and `summarize`: a text for each text.
 //!
-//! Input: texts as arguments, or one a line on standard input. Output: a line for each, in order, as it is ready.
+//! Input: texts as arguments, or one a line on standard input. Output: a line for each, in order, as it is ready;
+//! or a JSON line `{"text", "translations": […]}` or `{"text", "summaries": […]}`, whose entries are those of `caption`.
 //! The model is told what to do by the prefix that its configuration has for the task
 //! (`task_specific_params`). Texts beyond the longest source are cut, with one note.
 //! Not here: raw prompts (`generate`).
 
 use crate::generation_flags::GenerationFlags;
 use crate::session::Session;
-use crate::texts::Texts;
+use crate::texts::{self, Texts};
 use crate::told::Given;
-use crate::writer::{Writer, line};
+use crate::writer::{Said, Writer};
 use crate::{Error, Result};
 use llmc_abi::{Kind, Manifest};
 use std::io::{BufRead, Write};
@@ -22,6 +23,9 @@ pub struct RewriteArgs {
     /// At most N new tokens for each [default: 256]
     #[arg(short = 'n', value_name = "N")]
     pub new: Option<usize>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub flags: GenerationFlags,
 }
@@ -61,7 +65,8 @@ pub fn summarize(
 ) -> Result<()> {
     session.need(tasks(session.manifest).1, "summarize")?;
     let prefix = session.manifest.prefixes.get(SUMMARY);
-    rewrite(session, prefix.map_or("", String::as_str), args, input, out)
+    let prefix = prefix.map_or("", String::as_str);
+    rewrite(session, ("summaries", prefix), args, input, out)
 }
 
 /// Runs `translate`.
@@ -73,7 +78,7 @@ pub fn translate(
 ) -> Result<()> {
     session.need(tasks(session.manifest).0, "translate")?;
     let prefix = translation(session.manifest, args.from.as_deref(), args.to.as_deref())?;
-    rewrite(session, prefix, &args.rest, input, out)
+    rewrite(session, ("translations", prefix), &args.rest, input, out)
 }
 
 /// The prefix of the only translation between these languages.
@@ -104,17 +109,20 @@ fn translation<'m>(m: &'m Manifest, from: Option<&str>, to: Option<&str>) -> Res
     }
 }
 
+/// Writes what the model says to `prefix` and each text; in JSON it is called `name`.
 fn rewrite(
     session: &Session<'_>,
-    prefix: &str,
+    (name, prefix): (&str, &str),
     args: &RewriteArgs,
     input: &mut dyn BufRead,
     out: &mut dyn Write,
 ) -> Result<()> {
     let m = session.manifest;
     let generation = args.flags.resolve(&m.generation, m)?;
-    if generation.returned > 1 {
-        return Err(Error::Usage("--num-return: each text gets one line".into()));
+    if generation.returned > 1 && !args.json {
+        return Err(Error::Usage(
+            "--num-return: each text gets one line, unless --json is given".into(),
+        ));
     }
     let tools = session.text_tools()?;
     let new = args.new.unwrap_or(DEFAULT_NEW);
@@ -123,18 +131,22 @@ fn rewrite(
     let longest = session.max_source();
     // Whether a text was too long, which is told once.
     let mut is_cut = false;
+    let written = |e| Error::io("standard output", e);
     args.texts.each(input, &mut |text| {
-        let text = format!("{prefix}{text}");
-        let (encoded, cut) = tools.tokenizer.encode_within(&text, longest)?;
+        let source = format!("{prefix}{text}");
+        let (encoded, cut) = tools.tokenizer.encode_within(&source, longest)?;
         if cut && !std::mem::replace(&mut is_cut, true) {
             session.note(&format!("texts are cut at {longest} tokens"));
         }
         let said = writer.write(&tools.tokenizer, &encoded.ids, Given::default())?;
-        // A line for a line.
-        let said = said.first().map_or(String::new(), |s| line(&s.text));
-        writeln!(out, "{said}")
-            .and_then(|()| out.flush())
-            .map_err(|e| Error::io("standard output", e))
+        let wrote = if args.json {
+            texts::write_json(out, &serde_json::json!({"text": text, name: said}))
+        } else {
+            // A line for a line.
+            let line = said.first().map_or(String::new(), Said::line);
+            writeln!(out, "{line}").map_err(written)
+        };
+        wrote.and_then(|()| out.flush().map_err(written))
     })
 }
 

@@ -14,6 +14,7 @@ use crate::source_text::read_source;
 use crate::tokenizer::Tokenizer;
 use crate::told::Given;
 use llmc_abi::Kind;
+use serde::Serialize;
 
 /// Writes texts.
 pub struct Writer<'s> {
@@ -24,15 +25,24 @@ pub struct Writer<'s> {
     pub new: usize,
 }
 
-/// A text.
-#[derive(Clone, Debug)]
+/// A text, as it stands in JSON lines.
+#[derive(Clone, Debug, Serialize)]
 pub struct Said {
+    /// Without white space around it.
     pub text: String,
     /// New tokens, the one that ended the text included.
     pub tokens: usize,
-    pub finish: Finish,
+    pub finish_reason: Finish,
     /// Of a search.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
+}
+
+impl Said {
+    /// The text in one line.
+    pub fn line(&self) -> String {
+        self.text.replace(['\n', '\r'], " ")
+    }
 }
 
 impl<'s> Writer<'s> {
@@ -85,9 +95,9 @@ impl<'s> Writer<'s> {
             // The search closes the sequence.
             let search = search_text(&mut self.engine, seq, tokenizer, &request, params)?;
             let said = |f: crate::beam_text::Found| Said {
-                text: f.text,
+                text: f.text.trim().to_owned(),
                 tokens: f.ids.len(),
-                finish: f.finish,
+                finish_reason: f.finish,
                 score: Some(f.score),
             };
             return Ok(search.found.into_iter().map(said).collect());
@@ -111,18 +121,13 @@ impl<'s> Writer<'s> {
             let mut emit = |_: Option<u32>, _: &str| -> Result<()> { Ok(()) };
             let done = continue_text(&mut self.engine, seq, tokenizer, &request, &mut emit)?;
             all.push(Said {
-                text: done.text,
+                text: done.text.trim().to_owned(),
                 tokens: done.ids.len(),
-                finish: done.finish,
+                finish_reason: done.finish,
                 score: None,
             });
         }
         self.engine.close(seq);
         Ok(all)
     }
-}
-
-/// A text as one line.
-pub fn line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ").trim().to_owned()
 }

@@ -39,6 +39,22 @@ fn texts_about_a_source() {
         &["translate", TEXT, "Once", "-n", "12", "--beams", "2"],
     );
     assert_eq!(two.lines().count(), 2, "{two}");
+    let args = "--json -n 12 --beams 2 --num-return 2";
+    let args: Vec<&str> = ["translate", TEXT, "Once"]
+        .into_iter()
+        .chain(args.split(' '))
+        .collect();
+    let json = ok(exe, &args);
+    for ((line, plain), text) in json.lines().zip(two.lines()).zip([TEXT, "Once"]) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["text"], text);
+        let said = line["translations"].as_array().unwrap();
+        let best = said[0]["text"].as_str().unwrap().replace('\n', " ");
+        assert_eq!((said.len(), best.as_str()), (2, plain));
+        let score = |i: usize| said[i]["score"].as_f64().unwrap();
+        assert!(score(0) >= score(1), "{line}");
+    }
+    assert_eq!(json.lines().count(), 2, "{json}");
 
     // What `generate --ids` prints are the ids of `infer`, behind the start token.
     let ids = ok(
@@ -75,6 +91,10 @@ fn texts_about_a_source() {
         (&["perplexity", "-"], "has no task `perplexity`"),
         (&["chat"], "has no task `chat`"),
         (&["translate", "--to", "fr", TEXT], "translates en to de"),
+        (
+            &["translate", TEXT, "--beams", "2", "--num-return", "2"],
+            "each text gets one line, unless --json",
+        ),
     ] {
         let out = run(exe, line);
         let said = String::from_utf8_lossy(&out.stderr);

@@ -241,7 +241,7 @@ fn clip_by_executable() {
             assert!((found.as_f64().unwrap() - f64::from(*expected)).abs() < 1e-3);
         }
     }
-    let line = binaries::ok(&model.exe, &["embed", "a story"]);
+    let line = binaries::ok(&model.exe, &["embed", "a story", "--json"]);
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     let row: Vec<f64> = line["embedding"]
         .as_array()

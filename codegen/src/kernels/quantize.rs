@@ -300,7 +300,7 @@ impl Quantize {
         for ((row, sum), scale) in rows.into_iter().zip(sums).zip(scales) {
             let sum = b.sum_lanes(sum);
             let start = b.mul_const(sum, -128);
-            let ends = [(scale, form.scales), (sum, form.sums), (start, form.starts)];
+            let ends = [(scale, form.scales), (start, form.starts)];
             let pads = (groups..i64::from(form.scales) / LANES).map(|i| (none, i * LANES));
             for (v, at) in ends.map(|(v, at)| (v, at.into())).into_iter().chain(pads) {
                 let p = b.offset(row, at);

@@ -208,14 +208,12 @@ fn quantised(row: &[f32], group: Group) -> Vec<u8> {
         let mut padded = codes.to_vec();
         padded.resize(form.scales as usize, 0);
         let sum = |codes: &[i8]| -> i32 { codes.iter().map(|c| i32::from(*c)).sum() };
-        let (sums, halves): (Vec<i32>, Vec<i32>) = match group {
-            Group::Block => (
-                padded.chunks(32).map(sum).collect(),
-                padded.chunks(16).map(sum).collect(),
-            ),
-            Group::Row | Group::Pair => (vec![sum(&padded)], vec![]),
+        let sums_of = |size| padded.chunks(size).map(sum).collect::<Vec<i32>>();
+        let (sums, halves, starts) = match group {
+            Group::Block => (sums_of(32), sums_of(16), sums_of(32)),
+            Group::Row | Group::Pair => (vec![], vec![], sums_of(padded.len())),
         };
-        let starts: Vec<i32> = sums.iter().map(|s| -128 * s).collect();
+        let starts: Vec<i32> = starts.iter().map(|s| -128 * s).collect();
         let first = out.len();
         out.extend(padded.iter().map(|c| *c as u8));
         let mut put = |at: u32, bytes: Vec<u8>| {

@@ -66,7 +66,9 @@ fn check(kv: KvLayout) {
     };
     let both = [false, true].map(|by_heads| KvAppend { by_heads, ..append });
     let loaded = load_all(|b| {
-        both.map(|append| append.emit(b));
+        for append in &both {
+            append.emit(b);
+        }
     });
     let (heads, kw, vw) = (kv.heads as usize, kv.k_width as usize, kv.v_width as usize);
     let (ks, vs) = (append.k_stride as usize, append.v_stride as usize);

@@ -103,7 +103,7 @@ pub fn round_trip(row: &[f32], group: Group) -> Vec<f32> {
 pub struct RowForm {
     /// f32, one for each group.
     pub scales: u32,
-    /// i32, the sum of the codes of each 32; under [`Group::Row`] one, of the whole row.
+    /// i32, the sum of the codes of each 32; under [`Group::Row`] there are none.
     pub sums: u32,
     /// i32, the sum of the codes of each 16; under [`Group::Row`] there are none.
     pub half_sums: u32,
@@ -120,13 +120,13 @@ impl RowForm {
     /// The form of rows of `cols` elements.
     pub fn new(cols: u32, group: Group) -> RowForm {
         let codes = cols.next_multiple_of(64);
-        let (groups, halves) = match group {
-            Group::Block => (codes / 32, codes / 16),
+        let (groups, blocks) = match group {
+            Group::Block => (codes / 32, codes / 32),
             Group::Row | Group::Pair => (1, 0),
         };
         let (scales, sums) = (codes, codes + 4 * groups);
-        let half_sums = sums + 4 * groups;
-        let starts = half_sums + 4 * halves;
+        let half_sums = sums + 4 * blocks;
+        let starts = half_sums + 4 * 2 * blocks;
         let each = (starts + 4 * groups).next_multiple_of(64);
         RowForm {
             scales,
@@ -183,7 +183,7 @@ mod tests {
             (896, 1008, 1120, 1344, 1472)
         );
         let row = RowForm::new(100, Group::Row);
-        assert_eq!((row.starts, row.each, row.bytes), (136, 192, 192));
+        assert_eq!((row.starts, row.each, row.bytes), (132, 192, 192));
     }
 
     #[test]

@@ -118,6 +118,26 @@ impl Attend {
         });
     }
 
+    /// A value of a row over a step's pages: `page` makes the next of a page's number, its columns in the
+    /// row's scores, and the value so far.
+    fn over_pages(
+        &self,
+        b: &mut KernelBuilder<'_>,
+        (scores, pages): (Value, Pages),
+        start: Value,
+        page: impl FnOnce(&mut KernelBuilder<'_>, Value, Value, Value) -> Value,
+    ) -> Value {
+        if self.together() == 1 {
+            return page(b, pages.low, scores, start);
+        }
+        let end = b.for_carried(pages.low, pages.end, 1, &[start], |b, index, so_far| {
+            let place = b.sub(index, pages.low);
+            let scores = b.at(scores, place, PAGE * F32);
+            vec![page(b, index, scores, so_far[0])]
+        });
+        end[0]
+    }
+
     /// One softmax step: the scores of all its pages, then probabilities, then values.
     fn step(
         &self,
@@ -283,7 +303,7 @@ impl Attend {
             _ => None,
         };
         let masked = b.splat(MASKED);
-        let page = |b: &mut KernelBuilder<'_>, index: Value, top: Value| {
+        let top = self.over_pages(b, (scores, pages), masked, |b, index, scores, top| {
             let first = b.mul_const(index, PAGE);
             let distance = b.sub(first, position);
             let table = table.map(|p| b.at(p, distance, F32));
@@ -299,8 +319,6 @@ impl Attend {
             };
             let to = lane(b, to);
             let from = from.map(|from| lane(b, from));
-            let place = b.sub(index, pages.low);
-            let scores = b.at(scores, place, PAGE * F32);
             let lanes = b.lane_numbers();
             let mut values = Vec::new();
             for group in 0..PAGE / LANES {
@@ -337,15 +355,7 @@ impl Attend {
             let (x, y) = (b.max(values[0], values[1]), b.max(values[2], values[3]));
             let more = b.max(x, y);
             b.max(top, more)
-        };
-        let top = if self.together() == 1 {
-            page(b, pages.low, masked)
-        } else {
-            let top = b.for_carried(pages.low, pages.end, 1, &[masked], |b, index, top| {
-                vec![page(b, index, top[0])]
-            });
-            top[0]
-        };
+        });
         let top = b.max_lanes(top);
         let state = self.state(b, states, i);
         let p = self.maximum(b, state);
@@ -381,9 +391,9 @@ impl Attend {
         let p = self.maximum(b, state);
         let top = b.load_broadcast(p);
         let (masked, zeros) = (b.splat(MASKED), b.splat(0.0));
-        let page = |b: &mut KernelBuilder<'_>, index: Value, sum: Value| {
-            let place = b.sub(index, pages.low);
-            let scores = b.at(scores, place, PAGE * F32);
+        let sums = self.sums(b, state);
+        let sum = b.load_group(sums);
+        let sum = self.over_pages(b, (scores, pages), sum, |b, _, scores, sum| {
             let mut probabilities = Vec::new();
             for group in 0..PAGE / LANES {
                 let p = b.offset(scores, group * LANES * F32);
@@ -399,17 +409,7 @@ impl Attend {
             let y = b.add(probabilities[2], probabilities[3]);
             let more = b.add(x, y);
             b.add(sum, more)
-        };
-        let sums = self.sums(b, state);
-        let sum = b.load_group(sums);
-        let sum = if self.together() == 1 {
-            page(b, pages.low, sum)
-        } else {
-            let sum = b.for_carried(pages.low, pages.end, 1, &[sum], |b, index, sum| {
-                vec![page(b, index, sum[0])]
-            });
-            sum[0]
-        };
+        });
         b.store(sum, sums);
     }
 }
