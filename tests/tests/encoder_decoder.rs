@@ -2,7 +2,9 @@
 
 use llmc_tests::{
     binaries::{self, llmc, ok, run},
-    golden, model_copy,
+    golden,
+    golden_run::{self, Runner},
+    model_copy,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -83,7 +85,7 @@ fn texts_about_a_source() {
         golden::Tensor::i64(&[1, source.len()], source),
     )]);
     let args = ["--generate", "9", "--eos", "none"];
-    let found = llmc_tests::golden_run::infer(&model, &inputs, &args);
+    let found = golden_run::infer(&model, &inputs, &args);
     assert_eq!(found["generated_ids"].ints(), [&[0][..], &ids].concat());
 
     for (line, words) in [
@@ -102,6 +104,23 @@ fn texts_about_a_source() {
         assert_eq!(out.status.code(), Some(2), "{line:?}: {said}");
     }
     drop(folder);
+}
+
+/// Newer configurations say that weights are tied whatever the checkpoint has, and the scale apart.
+#[test]
+fn the_checkpoint_tells_whether_the_head_is_its_own() {
+    for (name, scaled) in [("flan_t5", false), ("t5_v1_0", true)] {
+        let cases = golden::cases(&[name]);
+        let folder = model_copy::of(name);
+        let change = json!({"tie_word_embeddings": true, "scale_decoder_outputs": scaled});
+        model_copy::edit(&folder.path().join("config.json"), change);
+        let runner = Runner::evaluator(folder.path());
+        let [case] = cases.as_slice() else {
+            panic!("{name}: {} cases", cases.len());
+        };
+        let problems = golden_run::scenario(case, &runner, "single");
+        assert!(problems.is_empty(), "{name}: {problems:#?}");
+    }
 }
 
 #[test]

@@ -10,6 +10,9 @@
 //! logits = table · (rms_norm(x) / √d_model)      1.0: tied; from 1.1 on a head of its own, unscaled
 //! ```
 //!
+//! Configurations that have `scale_decoder_outputs` tell whether the hidden state is scaled, and leave it to the
+//! checkpoint whether the head is its own; in others `tie_word_embeddings` tells both.
+//!
 //! Nothing has a bias of its own. d_kv × heads may differ from d_model. The feed-forward sums overflow in f16; the
 //! residual stream is f32 whatever the weights are. Positions are relative, so that no length is the last: the
 //! context is `n_positions` (512 where it is missing) unless another one is asked for.
@@ -25,7 +28,12 @@ use crate::limits;
 
 pub const FAMILY: Family = Family {
     name: "t5",
-    architectures: &[("T5ForConditionalGeneration", Task::CausalLm), ("T5EncoderModel", Task::Base)],
+    architectures: &[
+        ("T5ForConditionalGeneration", Task::CausalLm),
+        // The class's name in the oldest configurations.
+        ("T5WithLMHeadModel", Task::CausalLm),
+        ("T5EncoderModel", Task::Base),
+    ],
     prefix: "transformer.",
     build,
 };
@@ -39,6 +47,8 @@ fn build(request: &Request) -> Result<Blueprint> {
     let layers = c.count("num_layers", 1..=limits::LAYERS)?;
     let decoder_layers = c.count_or("num_decoder_layers", 1..=limits::LAYERS, layers)?;
     let tied = c.flag_or("tie_word_embeddings", true)?;
+    let scaled = c.flag_or("scale_decoder_outputs", tied)?;
+    let or_table = c.has("scale_decoder_outputs");
     let stack = |own: &Names, layers: u32, cross: Option<(Attention, &'static str)>| -> Result<Stack> {
         let bidirectional = cross.is_none();
         Ok(Stack {
@@ -73,8 +83,9 @@ fn build(request: &Request) -> Result<Blueprint> {
             _ => None,
         },
         head: Head {
-            tensor: (!tied).then_some("lm_head.weight"),
-            scale: if tied { f64::from(hidden).powf(-0.5) as f32 } else { 1.0 },
+            tensor: (!tied || or_table).then_some("lm_head.weight"),
+            or_table,
+            scale: if scaled { f64::from(hidden).powf(-0.5) as f32 } else { 1.0 },
         },
         sentence: Encoder::sentence(request.sentence),
     })))
