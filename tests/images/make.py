@@ -1,7 +1,7 @@
 """Pictures of many kinds, what PIL makes of them, and what transformers' PIL processors give.
 
 Run beside a checkout with Pillow 12, NumPy, safetensors and transformers: `python make.py`. Writes decode/*.png|jpg|webp
-with decode/*.ppm (transformers' convert_to_rgb behind exif_transpose), resize/*.ppm (PIL's Image.resize of resize/source.ppm),
+with decode/*.ppm (transformers' convert_to_rgb behind exif_transpose), resize/*.ppm (PIL's Image.resize of resize/source.ppm and tall.ppm),
 refused*, processors.json (settings) and processors.safetensors (pixel values, `index of settings:picture`).
 """
 import os
@@ -79,6 +79,11 @@ src=Image.fromarray(photo(37,53)); ppm('resize/source',src)
 for f,n in [(0,'nearest'),(1,'lanczos'),(2,'bilinear'),(3,'bicubic'),(4,'box'),(5,'hamming')]:
     for h,w in [(16,16),(37,20),(90,53),(64,101),(1,1),(5,200)]:
         ppm(f'resize/{n}_{h}x{w}', src.resize((w,h),resample=f))
+# Above 100 times as high as wide, PIL resamples rows first where they become fewer.
+tall=Image.fromarray(np.random.default_rng(8).integers(0,256,(201,2,3)).astype(np.uint8)); ppm('resize/tall',tall)
+for f,n in [(0,'nearest'),(1,'lanczos'),(3,'bicubic')]:
+    for h,w in [(16,16),(201,5),(230,3)]:
+        ppm(f'resize/tall_{n}_{h}x{w}', tall.resize((w,h),resample=f))
 import json
 from safetensors.numpy import save_file
 import transformers

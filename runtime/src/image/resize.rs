@@ -1,7 +1,7 @@
 //! Resampling of RGB bytes, bit for bit as the `Image.resize` of PIL up to version 12.
 //!
 //! Input: `[height, width, 3]` bytes. Output: the same of another size. PIL resamples columns, then
-//! rows, with 8-bit pixels between the passes. Each output pixel is a weighted sum of the pixels
+//! rows (very high pictures the other way round), with 8-bit pixels between the passes. Each output pixel is a weighted sum of the pixels
 //! within the filter's support, which grows with the factor of reduction (antialiasing); weights are
 //! normalised in f64 and rounded to 22 fractional bits, sums are integers.
 //!
@@ -118,6 +118,9 @@ fn clip(sum: i64) -> u8 {
 
 const HALF: i64 = 1 << (BITS - 1);
 
+/// Pictures more than so many times as high as wide lose their rows before columns are resampled.
+const HIGH: usize = 100;
+
 /// Resizes to `[height, width]`; the size is at least one pixel each way.
 pub fn resize(picture: &Picture, [height, width]: [u32; 2], filter: Filter) -> Picture {
     let (from_h, from_w) = (picture.height as usize, picture.width as usize);
@@ -133,20 +136,18 @@ pub fn resize(picture: &Picture, [height, width]: [u32; 2], filter: Filter) -> P
     if filter == Filter::Nearest {
         return done(nearest(&picture.pixels, (from_h, from_w), (h, w)));
     }
-    let mut pixels = None;
-    if from_w != w {
-        pixels = Some(columns(
-            &picture.pixels,
-            from_w,
-            &Weights::new(from_w, w, filter),
-            w,
-        ));
-    }
-    if from_h != h {
-        let from = pixels.as_deref().unwrap_or(&picture.pixels);
-        pixels = Some(rows(from, w * 3, &Weights::new(from_h, h, filter), h));
-    }
-    done(pixels.unwrap_or_default())
+    let columns = |from: &[u8]| match from_w == w {
+        true => from.to_vec(),
+        false => columns(from, from_w, &Weights::new(from_w, w, filter), w),
+    };
+    let rows = |from: &[u8], width: usize| match from_h == h {
+        true => from.to_vec(),
+        false => rows(from, width * 3, &Weights::new(from_h, h, filter), h),
+    };
+    done(match from_h > from_w.saturating_mul(HIGH) && h < from_h {
+        true => columns(&rows(&picture.pixels, from_w)),
+        false => rows(&columns(&picture.pixels), w),
+    })
 }
 
 /// `[h, from_w, 3] → [h, w, 3]`.
