@@ -8,8 +8,8 @@
 //! element by element.
 //!
 //! A thread writes the tokens whose rows it has in other kernels of rows: those may run before this
-//! one with no barrier between. Where a barrier is in front, threads divide the heads instead: two
-//! that write columns of one head's page pass its cache lines to and fro.
+//! one with no barrier between. Where it is alone between two barriers, threads divide the heads
+//! instead: two that write columns of one head's page pass its cache lines to and fro.
 
 use super::kv::{BLOCK, KvElem, PAGE};
 use super::{F32, KvLayout};
@@ -23,7 +23,7 @@ pub struct KvAppend {
     pub kv: KvLayout,
     pub k_stride: i64,
     pub v_stride: i64,
-    /// Whether a barrier is in front, so that a thread may read rows that others wrote.
+    /// Whether barriers are in front and behind, so that a thread may read rows that others wrote.
     pub by_heads: bool,
 }
 
@@ -144,12 +144,9 @@ impl KvAppend {
             let (position, sequence) = rows.place(b, token);
             let index = b.div_const(position, PAGE);
             let column = b.rem_const(position, PAGE);
-            let Pages {
-                slot,
-                table,
-                stride,
-            } = pages;
-            let page = self.kv.page(b, slot, table, stride, sequence, index);
+            let page = self
+                .kv
+                .page(b, pages.slot, pages.table, pages.stride, sequence, index);
             let from = b.at(rows.k, token, self.k_stride * F32);
             let from = b.at(from, head, self.kv.k_width * F32);
             let to = self.kv.keys(b, page, head);

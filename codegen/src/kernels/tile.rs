@@ -16,12 +16,13 @@ const UNROLL: i64 = 4;
 
 /// How a call divides what it asks for: among how many full register tiles, the first of these that it
 /// has, and how many parts of [`AHEAD_PARTS`] each asks for. Few at a time leave the products their
-/// loads; but all of it must be on its way by the end.
+/// loads; but all of it must be on its way by the end. What two tiles or one leave is for the rows
+/// behind them.
 const AHEAD: [(i64, i64); 4] = [(8, 2), (4, 4), (2, 6), (1, 12)];
 const AHEAD_PARTS: i64 = 16;
-/// After at most so many full tiles, the rows that are left ask for the rest of the parts,
+/// Rows behind more full tiles than these do not ask: those have asked for all parts.
 const AHEAD_REST_TILES: i64 = 2;
-/// if there are so many rows.
+/// Fewer rows behind full tiles do not ask: they wait for memory anyway.
 const AHEAD_REST_ROWS: i64 = 3;
 
 /// What a function does beyond the product.
@@ -72,7 +73,7 @@ impl Tile {
         self.emit_kind(b, Kind::Product)
     }
 
-    /// As [`Tile::emit`] with two more parameters, `next: *u8, asks: i64`: where `asks` is 1 and not 0, some
+    /// As [`Tile::emit`] with two more parameters, `next: *u8, asks: i64`: where `asks` is 1, not 0, some
     /// register tiles also ask for the k rows of `groups·16` elements of type `of` at `next`.
     pub fn emit_ahead(&self, b: &mut KernelBuilder<'_>, of: Elem) -> String {
         let bytes = self.groups * LANES * of.bytes() * UNROLL;

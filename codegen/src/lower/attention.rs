@@ -19,16 +19,15 @@ impl<'a> Lower<'a> {
         };
         let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
         let dtype = self.module.states[state.index()].dtype;
-        self.append(state.index(), dtype, (k, v), false)
+        self.append(state.index(), dtype, k, v)
     }
 
-    /// `alone`: a barrier follows at once.
     fn append(
         &mut self,
         class: usize,
         dtype: DType,
-        (k, v): (&Place, &Place),
-        alone: bool,
+        k: &Place,
+        v: &Place,
     ) -> Result<(), LowerError> {
         let kv = self.kv_layout(class, dtype)?;
         if kv.elem == KvElem::Q8_0 && [k, v].iter().any(|p| !is_whole_blocks(p)) {
@@ -41,7 +40,7 @@ impl<'a> Lower<'a> {
             kv,
             k_stride: i64::from(k.stride),
             v_stride: i64::from(v.stride),
-            by_heads: alone && self.calls.is_empty(),
+            by_heads: false,
         };
         let args = vec![
             Arg::Rows(Extent::Tokens),
@@ -69,7 +68,7 @@ impl<'a> Lower<'a> {
             None => {
                 let (k, v) = (self.operand(inst, 1)?, self.operand(inst, 2)?);
                 let class = self.step_pages(k, v)?;
-                self.append(class, DType::F32, (k, v), true)?;
+                self.append(class, DType::F32, k, v)?;
                 self.end_phase("pages");
                 (class, DType::F32, 3)
             }

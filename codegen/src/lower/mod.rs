@@ -395,6 +395,16 @@ impl<'a> Lower<'a> {
 
     /// Everything pushed so far ends at a barrier.
     fn end_phase(&mut self, name: &str) {
+        // Alone between two barriers, it needs not go by rows.
+        if let [
+            Call::Kernel {
+                kernel: Kernel::KvAppend(append),
+                ..
+            },
+        ] = self.calls.as_mut_slice()
+        {
+            append.by_heads = true;
+        }
         if !self.calls.is_empty() {
             self.phases.push(Phase {
                 name: name.to_string(),

@@ -68,8 +68,6 @@ pub struct Stack {
 pub struct Head {
     /// The matrix's tensor; `None`: the token table.
     pub tensor: Option<&'static str>,
-    /// Whether the token table takes its place where the checkpoint has no such tensor.
-    pub or_table: bool,
     /// What the hidden state is multiplied with.
     pub scale: f32,
 }
@@ -211,9 +209,7 @@ impl EncoderDecoder {
             let factor = self.head.scale;
             r = scope.op("r", Scale { factor }, &[r.into()])?;
         }
-        let or_table = self.head.or_table;
-        let own = self.head.tensor.filter(|own| !or_table || scope.has(own));
-        let weight = match own {
+        let weight = match self.head.tensor {
             None => table,
             Some(tensor) => {
                 let shape = [self.embeddings.tokens.rows, self.hidden];

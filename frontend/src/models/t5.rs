@@ -10,8 +10,8 @@
 //! logits = table · (rms_norm(x) / √d_model)      1.0: tied; from 1.1 on a head of its own, unscaled
 //! ```
 //!
-//! Configurations that have `scale_decoder_outputs` tell whether the hidden state is scaled, and leave it to the
-//! checkpoint whether the head is its own; in others `tie_word_embeddings` tells both.
+//! `tie_word_embeddings` tells both. Newer configurations say that weights are tied whatever the checkpoint has,
+//! and tell the scale by `scale_decoder_outputs`.
 //!
 //! Nothing has a bias of its own. d_kv × heads may differ from d_model. The feed-forward sums overflow in f16; the
 //! residual stream is f32 whatever the weights are. Positions are relative, so that no length is the last: the
@@ -48,7 +48,6 @@ fn build(request: &Request) -> Result<Blueprint> {
     let decoder_layers = c.count_or("num_decoder_layers", 1..=limits::LAYERS, layers)?;
     let tied = c.flag_or("tie_word_embeddings", true)?;
     let scaled = c.flag_or("scale_decoder_outputs", tied)?;
-    let or_table = c.has("scale_decoder_outputs");
     let stack = |own: &Names, layers: u32, cross: Option<(Attention, &'static str)>| -> Result<Stack> {
         let bidirectional = cross.is_none();
         Ok(Stack {
@@ -83,8 +82,7 @@ fn build(request: &Request) -> Result<Blueprint> {
             _ => None,
         },
         head: Head {
-            tensor: (!tied || or_table).then_some("lm_head.weight"),
-            or_table,
+            tensor: (!tied).then_some("lm_head.weight"),
             scale: if scaled { f64::from(hidden).powf(-0.5) as f32 } else { 1.0 },
         },
         sentence: Encoder::sentence(request.sentence),

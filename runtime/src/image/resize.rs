@@ -1,14 +1,16 @@
 //! Resampling of RGB bytes, bit for bit as the `Image.resize` of PIL up to version 12.
 //!
 //! Input: `[height, width, 3]` bytes. Output: the same of another size. PIL resamples columns, then
-//! rows (very high pictures the other way round), with 8-bit pixels between the passes. Each output pixel is a weighted sum of the pixels
-//! within the filter's support, which grows with the factor of reduction (antialiasing); weights are
-//! normalised in f64 and rounded to 22 fractional bits, sums are integers.
+//! rows (very high pictures the other way round), with 8-bit pixels between the passes. Each output
+//! pixel is a weighted sum of the pixels within the filter's support, which grows with the factor of
+//! reduction (antialiasing); weights are normalised in f64 and rounded to 22 fractional bits, sums are
+//! integers.
 //!
 //! Source: Pillow's documentation of filters, and the fixed-point scheme of its `Resample.c`.
 
 use super::Picture;
 use llmc_abi::Filter;
+use std::borrow::Cow;
 use std::f64::consts::PI;
 
 /// Fractional bits of a weight: 32, less 8 of a pixel and 2 for overshoot.
@@ -136,17 +138,18 @@ pub fn resize(picture: &Picture, [height, width]: [u32; 2], filter: Filter) -> P
     if filter == Filter::Nearest {
         return done(nearest(&picture.pixels, (from_h, from_w), (h, w)));
     }
-    let columns = |from: &[u8]| match from_w == w {
-        true => from.to_vec(),
-        false => columns(from, from_w, &Weights::new(from_w, w, filter), w),
+    let columns = |from: Cow<'_, [u8]>| match from_w == w {
+        true => from.into_owned(),
+        false => columns(&from, from_w, &Weights::new(from_w, w, filter), w),
     };
-    let rows = |from: &[u8], width: usize| match from_h == h {
-        true => from.to_vec(),
-        false => rows(from, width * 3, &Weights::new(from_h, h, filter), h),
+    let rows = |from: Cow<'_, [u8]>, width: usize| match from_h == h {
+        true => from.into_owned(),
+        false => rows(&from, width * 3, &Weights::new(from_h, h, filter), h),
     };
+    let pixels = Cow::Borrowed(picture.pixels.as_slice());
     done(match from_h > from_w.saturating_mul(HIGH) && h < from_h {
-        true => columns(&rows(&picture.pixels, from_w)),
-        false => rows(&columns(&picture.pixels), w),
+        true => columns(rows(pixels, from_w).into()),
+        false => rows(columns(pixels).into(), w),
     })
 }
 
