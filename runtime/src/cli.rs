@@ -70,9 +70,9 @@ pub enum Task {
     Translate(Box<TranslateArgs>),
     /// Summarise each text
     Summarize(Box<RewriteArgs>),
-    /// Print a vector for each text
+    /// Print a vector for each text or picture
     Embed(EmbedArgs),
-    /// Print labels of each text
+    /// Print labels of each text or picture
     Classify(ClassifyArgs),
     /// Print the entities of each text
     Tag(TagArgs),

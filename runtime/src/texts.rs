@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// The texts of a task.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Texts {
-    /// The texts, or pictures' files; `-` or nothing reads one a line from standard input
+    /// The texts, or pictures' files if the model reads those; `-` or nothing reads one a line from standard input
     #[arg(value_name = "TEXT")]
     pub texts: Vec<String>,
 }
